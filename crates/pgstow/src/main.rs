@@ -1,0 +1,2 @@
+//! pgstow: back up and restore PostgreSQL wherever it runs.
+fn main() {}
