@@ -1,1 +1,24 @@
-//! placeholder
+//! What a backup is, and everything done with it: back up, list, verify, prune, restore, export.
+//!
+//! **A backup exists only when its manifest is in place; the manifest is written last.** Nothing
+//! here prints or reads the clock or the environment: progress leaves as [`BackupEvent`]s, time
+//! comes from a [`Clock`].
+
+pub mod codes;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod manifest;
+pub mod repository;
+pub mod requests;
+
+pub use error::BackupError;
+pub use event::{BackupEvent, EventSink};
+pub use id::{BackupId, Clock};
+pub use manifest::Manifest;
+pub use repository::{Catalog, Repository, RunRecord, RunState};
+pub use requests::{
+    BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan, RestorePlace,
+    RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel,
+    VerifyReport,
+};

@@ -1,0 +1,219 @@
+//! What goes wrong in backup, verify, prune, restore and export.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::{codes, requests::VerifyProblem};
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// A PostgreSQL program, the server or the container failed.
+    #[error("{operation} failed")]
+    Exec {
+        /// What was tried, for example `dumping database "shop"`.
+        operation: String,
+        /// The executor's failure.
+        #[source]
+        source: dbexec::ExecError,
+    },
+    /// The store failed.
+    #[error("{operation} failed")]
+    Store {
+        /// What was tried.
+        operation: String,
+        /// The store's failure.
+        #[source]
+        source: storage::StoreError,
+    },
+    /// A database that was named does not exist or does not accept connections.
+    #[error("database {name:?} cannot be backed up: {reason}")]
+    NoSuchDatabase {
+        /// Its name.
+        name: String,
+        /// Why, and which there are.
+        reason: String,
+    },
+    /// The role may not read everything.
+    #[error("the role may not read everything in database {database:?}: {}", missing.join("; "))]
+    RightsMissing {
+        /// Database.
+        database: String,
+        /// Each object that may not be read.
+        missing: Vec<String>,
+        /// The GRANTs that would help.
+        grants: Vec<String>,
+    },
+    /// A preflight check forbids the run.
+    #[error("{problem}")]
+    Preflight {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The dump ended well but what it wrote is not an archive, or not all of one.
+    #[error("the archive of {subject} is not complete: {problem}")]
+    ArchiveIncomplete {
+        /// Database or `globals`.
+        subject: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Another run holds the lock.
+    #[error("another run works on {target}: {holder}")]
+    Locked {
+        /// Target.
+        target: String,
+        /// Who holds it since when.
+        holder: String,
+    },
+    /// No backup matches.
+    #[error("no backup matches {wanted:?}: {reason}")]
+    NotFound {
+        /// Id, prefix or `latest`.
+        wanted: String,
+        /// What there is.
+        reason: String,
+    },
+    /// More than one matches.
+    #[error("{wanted:?} matches {} backups: {}", ids.len(), ids.join(", "))]
+    Ambiguous {
+        /// The prefix.
+        wanted: String,
+        /// Which match.
+        ids: Vec<String>,
+    },
+    /// A manifest cannot be read or trusted.
+    #[error("the manifest of {id} cannot be used: {problem}")]
+    Manifest {
+        /// Which backup.
+        id: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Verification found differences.
+    #[error("backup {id} failed verification: {}", summary(problems))]
+    VerifyFailed {
+        /// Which backup.
+        id: String,
+        /// Differences.
+        problems: Vec<VerifyProblem>,
+    },
+    /// The restore was refused before anything was touched.
+    #[error("the restore was refused: {problem}")]
+    RestoreRefused {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The restore failed and the target is as before.
+    #[error(
+        "the restore into {database:?} failed while {phase}; nothing on the target was changed"
+    )]
+    RestoreFailed {
+        /// Database that was being filled (dropped again).
+        database: String,
+        /// What was going on.
+        phase: String,
+        /// The failure.
+        #[source]
+        source: Box<BackupError>,
+    },
+    /// The restore failed and something is left.
+    #[error("the restore into {database:?} failed while {phase}, and {left}")]
+    RestoreNeedsAttention {
+        /// Database.
+        database: String,
+        /// What was going on.
+        phase: String,
+        /// What is left where, and the command that removes it.
+        left: String,
+        /// The failure.
+        #[source]
+        source: Box<BackupError>,
+    },
+    /// The state directory cannot be used.
+    #[error("{operation} {} failed", path.display())]
+    State {
+        /// What was tried.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's failure.
+        #[source]
+        source: io::Error,
+    },
+    /// Something under our directories must not be trusted.
+    #[error("{} must not be used: {problem}", path.display())]
+    Unsafe {
+        /// Which path.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Reading or writing a file that the user named failed.
+    #[error("{operation} {} failed", path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's failure.
+        #[source]
+        source: io::Error,
+    },
+    /// Pruning was refused.
+    #[error("nothing was pruned: {problem}")]
+    PruneRefused {
+        /// Why.
+        problem: String,
+    },
+    /// The run was cancelled.
+    #[error("interrupted while {operation}")]
+    Interrupted {
+        /// What was going on.
+        operation: String,
+    },
+}
+
+impl BackupError {
+    /// Stable code: of the cause, where the cause has one of its own.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Exec { source, .. } => match source.code() {
+                dbexec::codes::PROGRAM_FAILED | dbexec::codes::QUERY_FAILED => codes::BACKUP_FAILED,
+                code => code,
+            },
+            Self::Store { source, .. } => source.code(),
+            Self::NoSuchDatabase { .. } => dbexec::codes::DATABASE_NOT_FOUND,
+            Self::RightsMissing { .. } => codes::RIGHTS_MISSING,
+            Self::Preflight { .. } | Self::ArchiveIncomplete { .. } | Self::File { .. } => {
+                codes::BACKUP_FAILED
+            }
+            Self::Locked { .. } => codes::TARGET_LOCKED,
+            Self::NotFound { .. } => codes::BACKUP_NOT_FOUND,
+            Self::Ambiguous { .. } => codes::BACKUP_AMBIGUOUS,
+            Self::Manifest { .. } => codes::MANIFEST_UNREADABLE,
+            Self::VerifyFailed { .. } => codes::VERIFY_FAILED,
+            Self::RestoreRefused { .. } => codes::RESTORE_REFUSED,
+            Self::RestoreFailed { .. } => codes::RESTORE_FAILED,
+            Self::RestoreNeedsAttention { .. } => codes::RESTORE_NEEDS_ATTENTION,
+            Self::State { .. } | Self::Unsafe { .. } => codes::STATE_UNUSABLE,
+            Self::PruneRefused { .. } => codes::PRUNE_REFUSED,
+            Self::Interrupted { .. } => dbexec::codes::INTERRUPTED,
+        }
+    }
+}
+
+fn summary(problems: &[VerifyProblem]) -> String {
+    problems
+        .iter()
+        .take(3)
+        .map(|problem| format!("{}: {}", problem.object, problem.problem))
+        .collect::<Vec<_>>()
+        .join("; ")
+}

@@ -1,0 +1,174 @@
+//! Manifest, format version 1: immutable JSON that says what a backup holds and how to restore
+//! it, also without pgstow. An older program may read but never rewrite a newer format.
+
+use std::collections::BTreeMap;
+
+use dbexec::{ContainerIdentity, CredentialSource, DbMode, ServerIdentity, Transport};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::BackupId,
+    requests::{DumpFormat, VerifyLevel},
+};
+
+/// The format version that this program writes.
+pub const FORMAT_VERSION: u32 = 1;
+/// Name of the manifest in the backup's directory.
+pub const FILE_NAME: &str = "manifest.json";
+/// Name of the list of hashes (readable by `sha256sum -c`) that also covers the manifest.
+pub const SUMS_NAME: &str = "SHA256SUMS";
+
+/// What a backup is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the program that wrote it.
+    pub format_version: u32,
+    /// Version of pgstow that wrote it.
+    pub tool_version: String,
+    /// Identifier; equal to the name of the directory.
+    pub id: BackupId,
+    /// Grows by one with every run of a repository: order without trust in clocks.
+    pub sequence: u64,
+    /// Start of the run, UTC.
+    pub started_at: Timestamp,
+    /// End of the run, UTC.
+    pub finished_at: Timestamp,
+    /// Where the rows came from.
+    pub target: TargetRecord,
+    /// Version of each client program used, by name (`pg_dump` → `15.18`).
+    pub programs: BTreeMap<String, String>,
+    /// Roles, memberships and tablespaces (`pg_dumpall --globals-only`).
+    pub globals: GlobalsRecord,
+    /// Each database with its archive.
+    pub databases: Vec<DatabaseRecord>,
+    /// Level to which the run itself checked the archives before it wrote this manifest.
+    pub verified: VerifyLevel,
+    /// Warnings of the run: not fatal, but to be read.
+    pub warnings: Vec<String>,
+    /// Tags given by the user.
+    pub tags: BTreeMap<String, String>,
+    /// How to restore by hand: commands, one a line, without secrets.
+    pub recipe: Vec<String>,
+}
+
+/// Where a backup came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetRecord {
+    /// Name for people (see `DbContext::target_name`).
+    pub name: String,
+    /// Where the server ran.
+    pub mode: DbMode,
+    /// Source of the credentials (never the credentials).
+    pub credential_source: CredentialSource,
+    /// How bytes travelled.
+    pub transport: Transport,
+    /// Host as the client programs saw it; `None` for a default socket.
+    pub host: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// Role that dumped.
+    pub user: String,
+    /// The container, with its image digest.
+    pub container: Option<ContainerIdentity>,
+    /// The server, with its system identifier.
+    pub server: ServerIdentity,
+}
+
+/// Roles and tablespaces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GlobalsRecord {
+    /// The stored script; `None` when the role was not allowed to read any of it.
+    pub file: Option<StoredFile>,
+    /// Whether password verifiers are in it (needs the right to read `pg_authid`).
+    pub with_passwords: bool,
+    /// Names of the roles it creates, for the preflight of a restore.
+    pub roles: Vec<String>,
+}
+
+/// One database and its archive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    /// Name, as data.
+    pub name: String,
+    /// Owner.
+    pub owner: String,
+    /// Encoding, for example `UTF8`.
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// `libc`, `icu` or `builtin`.
+    pub locale_provider: String,
+    /// ICU or builtin locale, where the provider has one.
+    pub locale: Option<String>,
+    /// ICU rules, where set.
+    pub icu_rules: Option<String>,
+    /// Version of the collation when the dump was made.
+    pub collation_version: Option<String>,
+    /// Default tablespace.
+    pub tablespace: String,
+    /// Connection limit; -1 for none.
+    pub connection_limit: i32,
+    /// Comment on the database.
+    pub comment: Option<String>,
+    /// Size on the server in bytes when the dump began.
+    pub size_bytes: u64,
+    /// `ALTER DATABASE … SET`, and per role: each as the role (`None` for all roles), name and
+    /// value.
+    pub settings: Vec<DatabaseSetting>,
+    /// Access privileges of the database as `aclitem` texts; `None` for the default.
+    pub acl: Option<Vec<String>>,
+    /// Extensions with versions.
+    pub extensions: BTreeMap<String, String>,
+    /// The archive.
+    pub archive: ArchiveRecord,
+}
+
+/// A setting of a database, as `pg_db_role_setting` holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseSetting {
+    /// Role that it applies to; `None` for every role.
+    pub role: Option<String>,
+    /// Parameter.
+    pub name: String,
+    /// Value as stored.
+    pub value: String,
+}
+
+/// An archive of pg_dump.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveRecord {
+    /// Format.
+    pub format: DumpFormat,
+    /// Compression, for example `zstd:3`, `gzip:1`, `none`.
+    pub compression: String,
+    /// Its files: one for custom and plain, one for each file of a directory archive.
+    pub files: Vec<StoredFile>,
+    /// Duration of the dump in seconds.
+    pub seconds: f64,
+    /// Arguments that changed what is in it (`--exclude-table-data=…`).
+    pub filters: Vec<String>,
+    /// What pg_dump said on standard error.
+    pub warnings: Vec<String>,
+}
+
+impl ArchiveRecord {
+    /// Stored size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// A stored file: name in the backup's directory, size and hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Name, relative to the backup's directory.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the stored bytes, lower-case hex.
+    pub sha256: String,
+}

@@ -1,0 +1,220 @@
+//! What callers ask for and what they get back: options, plans and reports.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{id::BackupId, manifest::StoredFile};
+
+/// Format of an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DumpFormat {
+    /// One file, pg_dump's own container; the default.
+    #[default]
+    Custom,
+    /// A directory; restores with `pg_restore -j`.
+    Directory,
+    /// A script; compressed by us with zstd.
+    Plain,
+}
+
+/// Level of proof.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyLevel {
+    /// Nothing beyond what every run checks while it writes.
+    None,
+    /// Stored bytes equal what was hashed.
+    Hash,
+    /// The whole archive decodes to its end; the default.
+    #[default]
+    Read,
+}
+
+/// Options of a backup run.
+#[derive(Debug, Clone, Default)]
+pub struct BackupOptions {
+    /// Databases by name; empty for all that accept connections.
+    pub databases: Vec<String>,
+    /// `--exclude-table-data` patterns, passed to pg_dump.
+    pub exclude_table_data: Vec<String>,
+    /// Format.
+    pub format: DumpFormat,
+    /// Jobs of pg_dump in the directory format; `None` chooses.
+    pub jobs: Option<u32>,
+    /// Check after the dump, before the manifest.
+    pub verify: VerifyLevel,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A backup that exists.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupReport {
+    /// Its manifest.
+    pub manifest: crate::Manifest,
+    /// Where it is, for people.
+    pub location: String,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Wall-clock duration in seconds.
+    pub seconds: f64,
+}
+
+/// Result of verifying one backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyReport {
+    /// Which.
+    pub id: BackupId,
+    /// Level that was asked for.
+    pub level: VerifyLevel,
+    /// Whether everything agreed.
+    pub ok: bool,
+    /// Files that were checked.
+    pub files: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Each difference: file or object, and what is wrong with it.
+    pub problems: Vec<VerifyProblem>,
+    /// Which reader decoded the archives (`pg_restore 15.18 in container db`, `built-in`).
+    pub reader: Option<String>,
+    /// Duration in seconds.
+    pub seconds: f64,
+}
+
+/// One thing that is wrong with a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyProblem {
+    /// File or object.
+    pub object: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// Which backups `prune` would remove, and why each stays or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrunePlan {
+    /// Good backups that stay, newest first, each with the reason.
+    pub keep: Vec<(BackupId, String)>,
+    /// Good backups that go, newest first, each with the reason.
+    pub remove: Vec<(BackupId, String)>,
+}
+
+/// What to restore from.
+#[derive(Debug, Clone)]
+pub enum RestoreSource {
+    /// A backup by id, unique prefix or `latest`.
+    Backup(String),
+    /// A file or directory made by pg_dump, ours or anybody's.
+    Path(PathBuf),
+}
+
+/// Where to restore to. Staging with swap is a later place of the same enum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "place", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RestorePlace {
+    /// A new database of this name, which must not exist.
+    NewDatabase {
+        /// Its name.
+        name: String,
+    },
+    /// Into an existing database, in one transaction.
+    InPlace {
+        /// Its name; the caller has obtained consent for exactly this name.
+        name: String,
+    },
+}
+
+/// What to do about roles that the archive refers to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolesPolicy {
+    /// Create those that are missing, from the backup's globals.
+    Create,
+    /// Leave roles alone; missing ones are refused in the preflight unless ownership is dropped.
+    #[default]
+    Skip,
+}
+
+/// A restore as asked for.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// From.
+    pub source: RestoreSource,
+    /// Database of the backup; needed when it holds more than one.
+    pub database: Option<String>,
+    /// To.
+    pub place: RestorePlace,
+    /// Roles.
+    pub roles: RolesPolicy,
+    /// Whether ownership and privileges are restored (`--owner keep`) or everything belongs to
+    /// the restoring role (`--owner none`).
+    pub keep_owner: bool,
+    /// Jobs of pg_restore; `None` chooses.
+    pub jobs: Option<u32>,
+}
+
+/// What a restore would do; printed by `--dry-run`, then applied.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestorePlan {
+    /// What is restored, for people.
+    pub source: String,
+    /// Database it came from, where known.
+    pub source_database: Option<String>,
+    /// Where it goes.
+    #[serde(flatten)]
+    pub place: RestorePlace,
+    /// Target server's name and version.
+    pub target: String,
+    /// Steps in words, in order.
+    pub steps: Vec<String>,
+    /// What the preflight found that does not forbid the restore.
+    pub warnings: Vec<String>,
+    /// What `apply` needs; not for people.
+    #[serde(skip)]
+    pub(crate) work: PlannedWork,
+}
+
+/// The machine's half of a plan.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PlannedWork {}
+
+/// Result of a restore.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreReport {
+    /// Name of the database that holds the rows now.
+    pub database: String,
+    /// Tables in it.
+    pub tables: u64,
+    /// Rows in it, counted after the restore.
+    pub rows: u64,
+    /// pg_restore's messages that were judged harmless.
+    pub warnings: Vec<String>,
+    /// Duration in seconds.
+    pub seconds: f64,
+}
+
+/// An export of a backup to ordinary files.
+#[derive(Debug, Clone)]
+pub struct ExportRequest {
+    /// Id, prefix or `latest`.
+    pub backup: String,
+    /// Database; needed when the backup holds more than one.
+    pub database: Option<String>,
+    /// Format to write; custom and directory archives can become plain, not the reverse.
+    pub format: Option<DumpFormat>,
+    /// Path to write; must not exist. `-` is not handled here.
+    pub output: PathBuf,
+}
+
+/// Result of an export.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExportReport {
+    /// Path that was written.
+    pub output: PathBuf,
+    /// Files under it (one for custom and plain).
+    pub files: Vec<StoredFile>,
+}
