@@ -1,0 +1,23 @@
+//! Read and check the archive formats of pg_dump: custom, directory, tar and plain.
+//!
+//! Everything streams over [`std::io::Read`] in bounded memory: no length found in a file is
+//! trusted, no more is kept than a few dozen bytes for each table, and hostile input ends in an
+//! error. Nothing here opens files, knows of servers or runs programs.
+
+pub mod codes;
+mod custom;
+mod data;
+mod decode;
+mod error;
+mod header;
+mod lz4;
+mod primitives;
+mod rows;
+mod summary;
+mod toc;
+
+pub use custom::check_custom;
+pub use error::ArchiveError;
+pub use header::{ArchiveKind, ArchiveVersion, Compression, DumpTime, Header, MAGIC};
+pub use summary::{ArchiveSummary, TableData};
+pub use toc::{DataPosition, Section, Toc, TocEntry, read_toc};

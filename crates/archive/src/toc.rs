@@ -1,0 +1,358 @@
+//! The table of contents: one entry for each object and each set of rows.
+//!
+//! Source of facts: `ReadToc` and `WriteToc` of PostgreSQL's `pg_backup_archiver.c`.
+
+use std::collections::HashSet;
+use std::io::Read;
+
+use crate::{
+    error::ArchiveError,
+    header::{ArchiveKind, Header, read_header},
+    primitives::ArchiveReader,
+};
+
+/// Longest name (tag, schema, owner, …) that is accepted, bytes. Tags of functions hold the
+/// types of all arguments and can be long.
+const NAME_LIMIT: u64 = 4 * 1024 * 1024;
+/// Longest definition that is kept, bytes.
+const DEFINITION_LIMIT: u64 = 64 * 1024 * 1024;
+/// Most bytes that [`read_toc`] keeps in memory for one archive.
+const TOC_LIMIT: u64 = 256 * 1024 * 1024;
+/// Kinds whose definitions name roles, extensions, tablespaces or settings, so that a restore's
+/// preflight needs their text. Definitions of other kinds are passed over, which keeps the
+/// memory for 100,000 tables small.
+const KEEP_DEFINITION: &[&str] = &[
+    "ACL",
+    "DEFAULT ACL",
+    "DATABASE",
+    "DATABASE PROPERTIES",
+    "ENCODING",
+    "EXTENSION",
+    "POLICY",
+    "SEARCHPATH",
+    "STDSTRINGS",
+    "USER MAPPING",
+    "SUBSCRIPTION",
+    "EVENT TRIGGER",
+];
+
+/// Section of a restore that an entry belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Not given.
+    None,
+    /// Before the rows.
+    PreData,
+    /// Rows, large objects, sequence values.
+    Data,
+    /// After the rows: indexes, constraints, triggers.
+    PostData,
+}
+
+/// Where a custom archive says the data of an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataPosition {
+    /// Written to a pipe: not known, found by reading on.
+    NotSet,
+    /// At this offset.
+    At(u64),
+    /// The entry has no data.
+    NoData,
+    /// Not a custom archive.
+    Elsewhere,
+}
+
+/// One entry of the table of contents. Texts that are not UTF-8 (the archive is in the encoding
+/// of its database) hold replacement characters, and [`TocEntry::lossy`] says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TocEntry {
+    /// Number by which entries refer to each other.
+    pub dump_id: i32,
+    /// Whether data belongs to the entry (rows, large objects).
+    pub has_data: bool,
+    /// Kind: `TABLE`, `TABLE DATA`, `ACL`, `BLOBS`, ….
+    pub kind: String,
+    /// Name of the object (for functions with arguments; for `ACL` and `COMMENT` with a word
+    /// before it).
+    pub name: String,
+    /// Schema.
+    pub schema: Option<String>,
+    /// Tablespace; empty for the database's default.
+    pub tablespace: Option<String>,
+    /// Table access method.
+    pub access_method: Option<String>,
+    /// Owner.
+    pub owner: Option<String>,
+    /// Section.
+    pub section: Section,
+    /// Statement that makes the object, for the kinds that a preflight needs.
+    pub definition: Option<String>,
+    /// `COPY … FROM stdin;`, where the rows are in COPY's text format.
+    pub copy_statement: Option<String>,
+    /// Entries that this one depends on.
+    pub dependencies: Vec<i32>,
+    /// Place of the data in a custom archive.
+    pub position: DataPosition,
+    /// Name of the data file in a directory or tar archive.
+    pub file_name: Option<String>,
+    /// Whether a text of this entry was not UTF-8.
+    pub lossy: bool,
+}
+
+/// Header and entries of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Toc {
+    /// Header.
+    pub header: Header,
+    /// Entries in the order of the file.
+    pub entries: Vec<TocEntry>,
+}
+
+/// Reads header and table of contents of a custom archive, or of the `toc.dat` of a directory or
+/// tar archive. Reads no data. Keeps the definitions of only those kinds that a preflight needs.
+///
+/// # Errors
+/// [`ArchiveError`]; also when the texts that would be kept exceed 256 MiB.
+pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
+    let mut reader = ArchiveReader::new(reader, "the table of contents");
+    let mut toc = TocReader::begin(&mut reader)?;
+    let mut entries = Vec::new();
+    let mut kept = 0_u64;
+    while let Some(entry) = toc.next_entry(&mut reader, keep_definition)? {
+        kept += entry.size();
+        if kept > TOC_LIMIT {
+            return Err(ArchiveError::TooLarge {
+                subject: "the table of contents".to_owned(),
+                limit: TOC_LIMIT,
+            });
+        }
+        entries.push(entry);
+    }
+    Ok(Toc {
+        header: toc.header,
+        entries,
+    })
+}
+
+fn keep_definition(kind: &str) -> bool {
+    KEEP_DEFINITION.contains(&kind)
+}
+
+impl TocEntry {
+    /// Memory that the entry takes, roughly, in bytes.
+    fn size(&self) -> u64 {
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let texts = self.kind.len()
+            + self.name.len()
+            + optional(&self.schema)
+            + optional(&self.tablespace)
+            + optional(&self.access_method)
+            + optional(&self.owner)
+            + optional(&self.definition)
+            + optional(&self.copy_statement)
+            + optional(&self.file_name);
+        (size_of::<Self>() + texts + self.dependencies.len() * size_of::<i32>()) as u64
+    }
+
+    /// The entry in words, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        describe(&self.kind, self.schema.as_deref(), &self.name)
+    }
+}
+
+pub(crate) fn describe(kind: &str, schema: Option<&str>, name: &str) -> String {
+    match schema {
+        Some(schema) if !schema.is_empty() => format!("{kind} {schema}.{name}"),
+        _ => format!("{kind} {name}"),
+    }
+}
+
+/// Reads entries one by one, so that a caller decides what it keeps.
+pub(crate) struct TocReader {
+    pub(crate) header: Header,
+    left: i32,
+    seen: HashSet<i32>,
+}
+
+impl TocReader {
+    pub(crate) fn begin<R: Read>(reader: &mut ArchiveReader<R>) -> Result<Self, ArchiveError> {
+        let header = read_header(reader)?;
+        let left = reader.int32("the number of entries")?;
+        if left < 0 {
+            return Err(reader.damaged(format!("the number of entries is {left}")));
+        }
+        Ok(Self {
+            header,
+            left,
+            seen: HashSet::new(),
+        })
+    }
+
+    /// The next entry. `keep_definition` says for which kinds the definition is kept.
+    pub(crate) fn next_entry<R: Read>(
+        &mut self,
+        reader: &mut ArchiveReader<R>,
+        keep_definition: impl Fn(&str) -> bool,
+    ) -> Result<Option<TocEntry>, ArchiveError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let minor = self.header.version.minor;
+        let mut text = Texts {
+            reader,
+            lossy: false,
+        };
+        let dump_id = text.reader.int32("an entry's number")?;
+        if dump_id <= 0 {
+            return Err(text.reader.damaged(format!("entry number {dump_id}")));
+        }
+        if !self.seen.insert(dump_id) {
+            return Err(text
+                .reader
+                .damaged(format!("two entries have number {dump_id}")));
+        }
+        let has_data = match text.reader.int32("an entry's data flag")? {
+            0 => false,
+            1 => true,
+            other => return Err(text.reader.damaged(format!("the data flag is {other}"))),
+        };
+        text.number("the table's oid of an entry")?;
+        text.number("the oid of an entry")?;
+        let name = text.name("the name of an entry")?.unwrap_or_default();
+        let kind = text.name("the kind of an entry")?.unwrap_or_default();
+        if kind.is_empty() {
+            return Err(text.reader.damaged("an entry has no kind"));
+        }
+        let section = match text.reader.int32("the section of an entry")? {
+            1 => Section::None,
+            2 => Section::PreData,
+            3 => Section::Data,
+            4 => Section::PostData,
+            other => return Err(text.reader.damaged(format!("the section is {other}"))),
+        };
+        let definition = if keep_definition(&kind) {
+            text.text("the definition of an entry", DEFINITION_LIMIT)?
+        } else {
+            text.reader.skip_string("the definition of an entry")?;
+            None
+        };
+        text.reader.skip_string("the drop statement of an entry")?;
+        let copy_statement = text
+            .text("the COPY statement of an entry", DEFINITION_LIMIT)?
+            .filter(|statement| !statement.is_empty());
+        let schema = text
+            .name("the schema of an entry")?
+            .filter(|schema| !schema.is_empty());
+        let tablespace = text.name("the tablespace of an entry")?;
+        let access_method = if minor >= 14 {
+            text.name("the access method of an entry")?
+        } else {
+            None
+        };
+        if minor >= 16 {
+            text.reader.int32("the relation kind of an entry")?;
+        }
+        let owner = text
+            .name("the owner of an entry")?
+            .filter(|owner| !owner.is_empty());
+        // Whether the table has oids: a relic of majors before 12.
+        match text.name("the oid flag of an entry")?.as_deref() {
+            Some("false" | "true") => {}
+            other => {
+                let shown = other.unwrap_or("null").to_owned();
+                return Err(text.reader.damaged(format!("the oid flag is {shown:?}")));
+            }
+        }
+        let mut dependencies = Vec::new();
+        while let Some(dependency) = text.name("a dependency of an entry")? {
+            let number = dependency.parse::<i32>().map_err(|_| {
+                text.reader
+                    .damaged(format!("{dependency:?} is no entry's number"))
+            })?;
+            if dependencies.len() as u64 * 4 > DEFINITION_LIMIT {
+                return Err(text.reader.damaged("an entry has too many dependencies"));
+            }
+            dependencies.push(number);
+        }
+        let mut file_name = None;
+        let position = match self.header.kind {
+            ArchiveKind::Custom => {
+                let state = text.reader.byte("the data state of an entry")?;
+                let offset = text.reader.file_offset("the data offset of an entry")?;
+                match state {
+                    1 => DataPosition::NotSet,
+                    2 => DataPosition::At(offset),
+                    3 => DataPosition::NoData,
+                    other => {
+                        return Err(text.reader.damaged(format!("the data state is {other}")));
+                    }
+                }
+            }
+            ArchiveKind::DirectoryOrTar => {
+                file_name = text
+                    .name("the file name of an entry")?
+                    .filter(|file| !file.is_empty());
+                DataPosition::Elsewhere
+            }
+        };
+        let lossy = text.lossy;
+        let contradiction = match position {
+            DataPosition::At(_) => !has_data,
+            DataPosition::NoData => has_data,
+            DataPosition::NotSet => false,
+            DataPosition::Elsewhere => has_data != file_name.is_some(),
+        };
+        if contradiction {
+            return Err(reader.damaged(format!(
+                "entry {dump_id} contradicts itself about having data"
+            )));
+        }
+        Ok(Some(TocEntry {
+            dump_id,
+            has_data,
+            kind,
+            name,
+            schema,
+            tablespace,
+            access_method,
+            owner,
+            section,
+            definition,
+            copy_statement,
+            dependencies,
+            position,
+            file_name,
+            lossy,
+        }))
+    }
+}
+
+/// Reads texts and remembers whether one was not UTF-8.
+struct Texts<'a, R> {
+    reader: &'a mut ArchiveReader<R>,
+    lossy: bool,
+}
+
+impl<R: Read> Texts<'_, R> {
+    fn text(&mut self, inside: &str, limit: u64) -> Result<Option<String>, ArchiveError> {
+        Ok(self.reader.bytes(inside, limit)?.map(|bytes| {
+            String::from_utf8(bytes).unwrap_or_else(|error| {
+                self.lossy = true;
+                String::from_utf8_lossy(error.as_bytes()).into_owned()
+            })
+        }))
+    }
+
+    fn name(&mut self, inside: &str) -> Result<Option<String>, ArchiveError> {
+        self.text(inside, NAME_LIMIT)
+    }
+
+    /// An unsigned number written as text.
+    fn number(&mut self, inside: &str) -> Result<u32, ArchiveError> {
+        let text = self.name(inside)?.unwrap_or_default();
+        text.parse()
+            .map_err(|_| self.reader.damaged(format!("{inside} is {text:?}")))
+    }
+}
