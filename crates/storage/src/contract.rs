@@ -146,6 +146,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Sorts a failure of the system: no space and no quota are [`StoreError::Full`].
+    #[must_use]
+    pub fn from_io(operation: &'static str, name: &str, store: &str, source: io::Error) -> Self {
+        let (name, store) = (name.to_owned(), store.to_owned());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
+                operation,
+                name,
+                store,
+                source,
+            },
+            io::ErrorKind::NotFound => Self::NotFound { name, store },
+            _ => Self::Io {
+                operation,
+                name,
+                store,
+                source,
+            },
+        }
+    }
+
     /// Stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {

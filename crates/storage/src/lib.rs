@@ -5,5 +5,15 @@
 
 pub mod codes;
 mod contract;
+#[cfg(feature = "faults")]
+pub mod faulty;
+mod local;
+mod local_dir;
+mod local_writer;
+#[cfg(feature = "faults")]
+pub mod suite;
 
 pub use contract::{Entry, Store, StoreError, StoreWriter, check_name};
+pub use local::LocalStore;
+#[cfg(feature = "faults")]
+pub use local_writer::{Step, StepHook};
