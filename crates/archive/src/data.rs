@@ -15,6 +15,7 @@ pub(crate) struct DataEntry {
     name: String,
     copied: bool,
     lossy: bool,
+    file_name: Option<String>,
 }
 
 impl DataEntry {
@@ -23,6 +24,7 @@ impl DataEntry {
             dump_id: entry.dump_id,
             copied: entry.copy_statement.is_some(),
             lossy: entry.lossy,
+            file_name: entry.file_name,
             kind: entry.kind,
             schema: entry.schema,
             name: entry.name,
@@ -31,6 +33,10 @@ impl DataEntry {
 
     pub(crate) fn is_large_objects(&self) -> bool {
         self.kind == "BLOBS"
+    }
+
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        self.file_name.as_deref()
     }
 
     pub(crate) fn describe(&self) -> String {

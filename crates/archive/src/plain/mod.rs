@@ -1,0 +1,7 @@
+//! Plain dumps: scripts for psql. Read without running them: are they whole, and do they hold
+//! nothing but what pg_dump writes?
+
+mod check;
+mod lexer;
+
+pub use check::{PlainKind, PlainSummary, check_plain};
