@@ -13,7 +13,7 @@ use crate::{error::ArchiveError, header::Compression, lz4::Lz4Decoder};
 /// Size of the output buffer, bytes.
 const OUTPUT: usize = 128 * 1024;
 /// Largest zstd window that is accepted, as a power of two.
-const ZSTD_WINDOW_LOG: u32 = 27;
+pub(crate) const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// How compressed data is wrapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod lz4;
 mod plain;
 mod primitives;
 mod rows;
+mod sql;
 mod summary;
 mod toc;
 
@@ -22,6 +23,7 @@ pub use custom::check_custom;
 pub use directory::check_directory;
 pub use error::ArchiveError;
 pub use header::{ArchiveKind, ArchiveVersion, Compression, DumpTime, Header, MAGIC};
-pub use plain::{PlainKind, PlainSummary, check_plain};
+pub use plain::{PlainKind, PlainSummary, WithoutRanges, check_plain, open_plain};
+pub use sql::{SqlStatement, SqlToken, split_statements};
 pub use summary::{ArchiveSummary, TableData};
 pub use toc::{DataPosition, Section, Toc, TocEntry, read_toc};

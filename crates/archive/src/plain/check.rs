@@ -1,6 +1,7 @@
 //! Is a plain dump whole, and does it hold nothing but what pg_dump writes?
 
 use std::io::Read;
+use std::ops::Range;
 
 use memchr::memchr;
 
@@ -11,6 +12,8 @@ use crate::{error::ArchiveError, primitives::ArchiveReader, summary::TableData};
 const STATEMENT_KEPT: usize = 8 * 1024;
 /// Longest line of a command of psql's own that is looked at, bytes.
 const COMMAND_LIMIT: usize = 256;
+/// Most `\restrict` lines of one script (a pair for each dump in it).
+const COMMANDS_LIMIT: usize = 1000;
 /// Client encodings in which a second byte can look like a backslash, so that scanners of SQL can
 /// be led astray. No server stores them.
 const UNSAFE_ENCODINGS: &[&str] = &[
@@ -57,8 +60,9 @@ pub struct PlainSummary {
     pub statements: u64,
     /// Whether a statement creates a database (`pg_dump -C`).
     pub creates_database: bool,
-    /// Whether the script holds `\restrict` lines, which a psql before August 2025 refuses.
-    pub restricted: bool,
+    /// Where the `\restrict` and `\unrestrict` lines are, with their line breaks; a psql before
+    /// August 2025 must not see them.
+    pub restrict_lines: Vec<Range<u64>>,
     /// Bytes that were read.
     pub stored_bytes: u64,
 }
@@ -101,6 +105,10 @@ struct Check {
     tokens: Vec<Token>,
     mode: Mode,
     line: u64,
+    /// Bytes taken so far.
+    offset: u64,
+    /// Offset of the command that is read now.
+    command_start: u64,
     at_line_start: bool,
     kind: Option<PlainKind>,
     /// Whether the closing comment was read and nothing that does something came after it.
@@ -152,6 +160,8 @@ impl Check {
             tokens: Vec::new(),
             mode: Mode::Sql,
             line: 1,
+            offset: 0,
+            command_start: 0,
             at_line_start: true,
             kind: None,
             complete: false,
@@ -164,7 +174,7 @@ impl Check {
                 tables: Vec::new(),
                 statements: 0,
                 creates_database: false,
-                restricted: false,
+                restrict_lines: Vec::new(),
                 stored_bytes: 0,
             },
         }
@@ -185,6 +195,7 @@ impl Check {
                 continue;
             }
             bytes = &bytes[1..];
+            self.offset += 1;
             match &mut self.mode {
                 Mode::Command(text) => {
                     if byte == b'\n' {
@@ -252,6 +263,7 @@ impl Check {
             table.bytes += taken as u64;
             table.rows = Some(table.rows.unwrap_or(0) + rows);
         }
+        self.offset += taken as u64;
         self.mode = if ended {
             self.at_line_start = true;
             Mode::Sql
@@ -292,6 +304,7 @@ impl Check {
                     ));
                 }
                 self.statement.text.clear();
+                self.command_start = self.offset - 1;
                 self.mode = Mode::Command(Vec::new());
                 return Ok(());
             }
@@ -350,13 +363,13 @@ impl Check {
         match name {
             b"restrict" if plain_key && self.restrict_key.is_none() => {
                 self.restrict_key = Some(key.to_vec());
-                self.summary.restricted = true;
+                self.command_seen()?;
                 self.complete = false;
                 Ok(())
             }
             b"unrestrict" if plain_key && self.restrict_key.as_deref() == Some(key) => {
                 self.restrict_key = None;
-                Ok(())
+                self.command_seen()
             }
             b"connect" | b"c" => Err(self.unsafe_script(
                 "\\connect: it leads to another database (pg_dump -C and pg_dumpall write this)",
@@ -366,6 +379,17 @@ impl Check {
                 String::from_utf8_lossy(&name[..name.len().min(20)])
             ))),
         }
+    }
+
+    /// Remembers the place of a command that may stay.
+    fn command_seen(&mut self) -> Result<(), ArchiveError> {
+        if self.summary.restrict_lines.len() >= COMMANDS_LIMIT {
+            return Err(self.unsafe_script("too many \\restrict lines"));
+        }
+        self.summary
+            .restrict_lines
+            .push(self.command_start..self.offset);
+        Ok(())
     }
 
     fn end_of_statement(&mut self) -> Result<(), ArchiveError> {

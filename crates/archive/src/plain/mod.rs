@@ -3,5 +3,7 @@
 
 mod check;
 mod lexer;
+mod reader;
 
 pub use check::{PlainKind, PlainSummary, check_plain};
+pub use reader::{WithoutRanges, open_plain};
