@@ -1,2 +1,39 @@
-//! Chores of the project: `cargo xtask …`.
-fn main() {}
+//! Chores of the project: `cargo xtask test | lint | images | bench`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "chores talk to the terminal"
+)]
+
+mod bench;
+mod chores;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask test [NEXTEST ARGUMENTS]   set up what the tests need, then run all of them
+cargo xtask lint                       formatting, clippy, documentation, dependency policy
+cargo xtask images                     container engine and PostgreSQL images for the tests
+cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (verb, rest) = match args.split_first() {
+        Some((verb, rest)) => (verb.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let result = match verb {
+        "test" => chores::test(rest),
+        "lint" => chores::lint(),
+        "images" => chores::set_up(),
+        "bench" => chores::set_up().and_then(|()| bench::run(rest)),
+        _ => Err(format!("usage:\n{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
