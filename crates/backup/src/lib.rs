@@ -4,21 +4,35 @@
 //! here prints or reads the clock or the environment: progress leaves as [`BackupEvent`]s, time
 //! comes from a [`Clock`].
 
+mod catalog;
 pub mod codes;
 pub mod error;
 pub mod event;
 pub mod id;
+mod lock;
 pub mod manifest;
+mod names;
+mod prune;
+mod recipe;
+mod records;
 pub mod repository;
 pub mod requests;
+mod run;
+mod script;
+mod state;
+mod stream;
+mod verify;
 
 pub use error::BackupError;
 pub use event::{BackupEvent, EventSink};
 pub use id::{BackupId, Clock};
 pub use manifest::Manifest;
+pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
 pub use requests::{
     BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan, RestorePlace,
     RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel,
     VerifyReport,
 };
+pub use run::back_up;
+pub use verify::verify;

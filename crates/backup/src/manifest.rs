@@ -52,6 +52,20 @@ pub struct Manifest {
     pub recipe: Vec<String>,
 }
 
+impl Manifest {
+    /// Every stored file but the manifest and the list of hashes.
+    pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
+        let archives = self.databases.iter().flat_map(|d| &d.archive.files);
+        self.globals.file.iter().chain(archives)
+    }
+
+    /// Stored bytes, without the manifest and the list of hashes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|file| file.bytes).sum()
+    }
+}
+
 /// Where a backup came from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetRecord {
@@ -69,6 +83,9 @@ pub struct TargetRecord {
     pub port: u16,
     /// Role that dumped.
     pub user: String,
+    /// Database of the login: the one that is meant where a person names none.
+    #[serde(default)]
+    pub database: Option<String>,
     /// The container, with its image digest.
     pub container: Option<ContainerIdentity>,
     /// The server, with its system identifier.

@@ -26,6 +26,10 @@ const TEMP_RANDOM: usize = 16;
 
 /// One step of the local store on the file system; tests fail or record it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "faults"),
+    expect(unreachable_pub, reason = "public with the feature alone")
+)]
 pub enum Step {
     /// Creating the temporary file of a stream.
     Create {
@@ -64,6 +68,10 @@ pub enum Step {
 }
 
 /// Called before each step; for tests.
+#[cfg_attr(
+    not(feature = "faults"),
+    expect(unreachable_pub, reason = "public with the feature alone")
+)]
 pub trait StepHook: Send + Sync + fmt::Debug {
     /// Lets the step happen (for `Write`: for how many of its bytes), or fails it.
     ///

@@ -1,5 +1,7 @@
 //! The local store: contract, durability order, faults at every step, hostile directories.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,288 @@
+//! One database into the store: the arguments of pg_dump, and its output on the way to disk.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dbexec::executor::{Finished, Input};
+use dbexec::{ExecError, Invocation, PgExecutor, PgProgram};
+use storage::Store;
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+use super::Progress;
+use super::preflight::Compression;
+use crate::script::{self, Encoder};
+use crate::stream::{HashedWriter, PIECE};
+use crate::{BackupError, BackupOptions, DumpFormat, manifest::StoredFile};
+
+/// First bytes of an archive in the custom format.
+const CUSTOM_MAGIC: &[u8] = b"PGDMP";
+/// First bytes of a script of pg_dump and pg_dumpall.
+const SCRIPT_MAGIC: &[u8] = b"--";
+
+/// How long a program that is of no use any more may take to end.
+const END_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What a program writes, which decides how it is checked and stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An archive that is stored as it comes.
+    Custom,
+    /// A script that is compressed on the way, with the comment that ends it.
+    Script(&'static str),
+}
+
+/// A stream to be stored.
+pub(crate) struct Work<'a> {
+    pub(crate) store: &'a Arc<dyn Store>,
+    pub(crate) executor: &'a Arc<dyn PgExecutor>,
+    /// Directory of the backup in the store.
+    pub(crate) dir: &'a str,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// Arguments of pg_dump that do not depend on where the output goes.
+pub(crate) fn arguments(
+    options: &BackupOptions,
+    compression: Compression,
+    lock_wait: std::time::Duration,
+) -> Vec<String> {
+    let mut args = vec![
+        "--no-password".to_owned(),
+        format!("--lock-wait-timeout={}", lock_wait.as_millis()),
+    ];
+    match options.format {
+        DumpFormat::Custom => {
+            args.push("--format=custom".to_owned());
+            args.push(compression.argument().to_owned());
+        }
+        DumpFormat::Directory => {
+            args.push("--format=directory".to_owned());
+            args.push(compression.argument().to_owned());
+        }
+        DumpFormat::Plain => args.push("--format=plain".to_owned()),
+    }
+    args.extend(filters(options));
+    args
+}
+
+/// Arguments that change what is in the archive.
+pub(crate) fn filters(options: &BackupOptions) -> Vec<String> {
+    options
+        .exclude_table_data
+        .iter()
+        .map(|pattern| format!("--exclude-table-data={pattern}"))
+        .collect()
+}
+
+/// The executor's failure as this crate tells it; a cancelled run is an interrupted one.
+pub(crate) fn exec_error(operation: String, source: ExecError) -> BackupError {
+    match source {
+        ExecError::Interrupted { .. } => BackupError::Interrupted { operation },
+        source => BackupError::Exec { operation, source },
+    }
+}
+
+impl Work<'_> {
+    /// Runs a program and stores its standard output. The stream is committed only after the
+    /// program ended with 0 and what it wrote has the right beginning (and, for a script, end).
+    pub(crate) async fn store_output(
+        &self,
+        program: PgProgram,
+        args: Vec<String>,
+        database: Option<String>,
+        kind: Kind,
+        name: &str,
+        operation: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<(StoredFile, Finished), BackupError> {
+        let stored = |source| BackupError::Store {
+            operation: operation.to_owned(),
+            source,
+        };
+        let exec = |source| exec_error(operation.to_owned(), source);
+        // Its own token: when storing fails, the program is ended, not the run's caller.
+        let cancel = self.cancel.child_token();
+        let end_program = cancel.clone();
+        let _end_program_on_return = cancel.clone().drop_guard();
+        let mut running = self
+            .executor
+            .start(Invocation {
+                program,
+                args,
+                database,
+                input: Input::Nothing,
+                cancel,
+            })
+            .await
+            .map_err(exec)?;
+        let mut sink = HashedWriter::create(self.store.as_ref(), self.dir, name)
+            .await
+            .map_err(stored)?;
+        let copied = self
+            .copy(
+                &mut running.stdout,
+                &mut sink,
+                kind,
+                program,
+                operation,
+                progress,
+            )
+            .await;
+        let finished = match copied {
+            Ok(()) => running.finish(program).await.map_err(exec),
+            Err(error) => {
+                // The program and its session end before the run reports its failure.
+                end_program.cancel();
+                let ended = tokio::time::timeout(END_WAIT, running.finish(program)).await;
+                tracing::debug!(?ended, "the program was ended");
+                Err(error)
+            }
+        };
+        match finished {
+            Ok(finished) => {
+                let file = sink.commit(self.store.as_ref()).await.map_err(stored)?;
+                Ok((file, finished))
+            }
+            Err(error) => {
+                if let Err(left) = sink.abort().await {
+                    tracing::warn!(%left, "a partial file could not be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn copy(
+        &self,
+        stdout: &mut dbexec::executor::ProgramOutput,
+        sink: &mut HashedWriter,
+        kind: Kind,
+        program: PgProgram,
+        operation: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), BackupError> {
+        let stored = |source| BackupError::Store {
+            operation: operation.to_owned(),
+            source,
+        };
+        let incomplete = |problem: String| BackupError::ArchiveIncomplete {
+            subject: operation.to_owned(),
+            problem,
+        };
+        let mut encoder = match kind {
+            Kind::Custom => None,
+            Kind::Script(_) => Some(Encoder::start()),
+        };
+        let mut tail = script::Tail::default();
+        let mut first = true;
+        loop {
+            let piece = read_piece(stdout, program)
+                .await
+                .map_err(|source| exec_error(operation.to_owned(), source))?;
+            if std::mem::take(&mut first) {
+                check_first_bytes(&piece, kind).map_err(incomplete)?;
+            }
+            if piece.is_empty() {
+                break;
+            }
+            progress.add(piece.len() as u64);
+            match &mut encoder {
+                None => sink.write(piece).await.map_err(stored)?,
+                Some(encoder) => {
+                    tail.push(&piece);
+                    if let Some(done) = encoder
+                        .push(piece)
+                        .await
+                        .map_err(|e| incomplete(e.to_string()))?
+                    {
+                        sink.write(done).await.map_err(stored)?;
+                    }
+                }
+            }
+            if self.cancel.is_cancelled() {
+                return Err(BackupError::Interrupted {
+                    operation: operation.to_owned(),
+                });
+            }
+        }
+        if let Kind::Script(closing) = kind {
+            tail.check(closing).map_err(incomplete)?;
+        }
+        if let Some(encoder) = encoder {
+            for done in encoder
+                .finish()
+                .await
+                .map_err(|e| incomplete(e.to_string()))?
+            {
+                sink.write(done).await.map_err(stored)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one piece; an empty one is the clean end, which comes only after exit status 0.
+async fn read_piece(
+    stdout: &mut dbexec::executor::ProgramOutput,
+    program: PgProgram,
+) -> Result<Bytes, ExecError> {
+    let mut piece = BytesMut::with_capacity(PIECE);
+    while piece.len() < PIECE {
+        let read = stdout.read_buf(&mut piece).await.map_err(|source| {
+            ExecError::from_io(source).unwrap_or_else(|source| ExecError::Spawn {
+                operation: "reading",
+                program,
+                source,
+            })
+        })?;
+        if read == 0 {
+            break;
+        }
+    }
+    Ok(piece.freeze())
+}
+
+fn check_first_bytes(piece: &[u8], kind: Kind) -> Result<(), String> {
+    let (magic, what) = match kind {
+        Kind::Custom => (CUSTOM_MAGIC, "PGDMP, as an archive does"),
+        Kind::Script(_) => (SCRIPT_MAGIC, "--, as a script of pg_dump does"),
+    };
+    if piece.starts_with(magic) {
+        return Ok(());
+    }
+    if piece.is_empty() {
+        return Err("the program ended well but wrote nothing".to_owned());
+    }
+    let start = String::from_utf8_lossy(&piece[..piece.len().min(60)]).into_owned();
+    Err(format!("it does not begin with {what}, but with {start:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bar_36_patterns_are_single_arguments() {
+        let options = BackupOptions {
+            exclude_table_data: vec!["-x y; $(z)".to_owned()],
+            ..BackupOptions::default()
+        };
+        let args = arguments(
+            &options,
+            Compression::Gzip1,
+            std::time::Duration::from_secs(30),
+        );
+        assert!(args.contains(&"--exclude-table-data=-x y; $(z)".to_owned()));
+        assert!(args.contains(&"--lock-wait-timeout=30000".to_owned()));
+        assert!(args.iter().all(|arg| arg.starts_with("--")), "{args:?}");
+    }
+
+    #[test]
+    fn bar_16_first_bytes_are_checked() {
+        assert!(check_first_bytes(b"PGDMP\x01", Kind::Custom).is_ok());
+        assert!(check_first_bytes(b"OCI runtime exec failed", Kind::Custom).is_err());
+        assert!(check_first_bytes(b"", Kind::Custom).is_err());
+        assert!(check_first_bytes(b"PGDMP", Kind::Script("x")).is_err());
+    }
+}

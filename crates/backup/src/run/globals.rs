@@ -1,0 +1,84 @@
+//! Roles, memberships and tablespaces: `pg_dumpall --globals-only`.
+
+use dbexec::executor::conninfo_dbname;
+use dbexec::{ExecError, PgProgram};
+
+use super::Progress;
+use super::dump::{Kind, Work};
+use crate::{BackupError, BackupEvent, EventSink, manifest::GlobalsRecord, script};
+
+/// Name of the stored script.
+const NAME: &str = "globals.sql.zst";
+
+impl Work<'_> {
+    /// Dumps the globals. A role that may not read password verifiers dumps the rest; one that
+    /// may not read anything of it gets a warning, not a failed backup.
+    pub(crate) async fn store_globals(
+        &self,
+        roles: Vec<String>,
+        sink: &dyn EventSink,
+        warnings: &mut Vec<String>,
+    ) -> Result<GlobalsRecord, BackupError> {
+        let context = self.executor.context();
+        let superuser = context.server.is_superuser;
+        let mut args = vec![
+            "--globals-only".to_owned(),
+            "--no-password".to_owned(),
+            // pg_dumpall ignores PGDATABASE; the name is quoted, so that it stays a name.
+            format!("--database={}", conninfo_dbname(&context.creds.database)),
+        ];
+        let mut warn = |message: String| {
+            sink.emit(BackupEvent::Warning {
+                message: message.clone(),
+            });
+            warnings.push(message);
+        };
+        if !superuser {
+            args.push("--no-role-passwords".to_owned());
+            warn(format!(
+                "role {:?} may not read password verifiers: the roles are stored without them",
+                context.creds.user
+            ));
+        }
+        let mut progress = Progress::start(sink, "dump", "globals", None);
+        let stored = self
+            .store_output(
+                PgProgram::PgDumpall,
+                args,
+                Some(context.creds.database.clone()),
+                Kind::Script(script::CLUSTER_END),
+                NAME,
+                "dumping the globals",
+                &mut progress,
+            )
+            .await;
+        match stored {
+            Ok((file, finished)) => {
+                for line in finished.stderr {
+                    warn(format!("pg_dumpall: {line}"));
+                }
+                progress.finish();
+                Ok(GlobalsRecord {
+                    file: Some(file),
+                    with_passwords: superuser,
+                    roles,
+                })
+            }
+            Err(BackupError::Exec {
+                source: ExecError::Failed { stderr, .. },
+                ..
+            }) if !superuser => {
+                warn(format!(
+                    "the roles could not be dumped: {}",
+                    stderr.last().map_or("pg_dumpall failed", String::as_str)
+                ));
+                Ok(GlobalsRecord {
+                    file: None,
+                    with_passwords: false,
+                    roles,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! One backup run, from the preflight to the manifest.
+
+mod back_up;
+mod cleanup;
+mod directory;
+mod dump;
+mod globals;
+mod preflight;
+mod progress;
+mod publish;
+mod queries;
+
+pub use back_up::back_up;
+pub(crate) use back_up::chain;
+pub(crate) use cleanup::{KILLED, remove_backup};
+pub(crate) use progress::Progress;

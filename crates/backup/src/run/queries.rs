@@ -1,0 +1,176 @@
+//! What the preflight asks the server: one query for the whole server, one for each database.
+//!
+//! The texts work on every major from 13 on: columns that only newer majors have are taken from
+//! `to_jsonb` of the row, where an absent one is simply null.
+
+use std::collections::BTreeMap;
+
+use dbexec::{ExecError, PgExecutor};
+use serde::Deserialize;
+
+use crate::manifest::DatabaseSetting;
+
+/// The server as a whole.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ServerFacts {
+    /// Every database, also those that accept no connections.
+    pub(crate) databases: Vec<DatabaseFacts>,
+    /// Roles but the predefined ones.
+    pub(crate) roles: Vec<String>,
+    /// Locks that the server has room for.
+    pub(crate) lock_capacity: u64,
+    /// `max_locks_per_transaction`.
+    pub(crate) locks_per_transaction: u64,
+}
+
+/// A row of `pg_database`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DatabaseFacts {
+    pub(crate) name: String,
+    pub(crate) accepts_connections: bool,
+    pub(crate) may_connect: bool,
+    pub(crate) owner: String,
+    pub(crate) encoding: String,
+    pub(crate) collate: String,
+    pub(crate) ctype: String,
+    pub(crate) locale_provider: String,
+    pub(crate) locale: Option<String>,
+    pub(crate) icu_rules: Option<String>,
+    pub(crate) collation_version: Option<String>,
+    pub(crate) tablespace: String,
+    pub(crate) connection_limit: i32,
+    pub(crate) comment: Option<String>,
+    pub(crate) size_bytes: Option<u64>,
+    pub(crate) acl: Option<Vec<String>>,
+    pub(crate) settings: Vec<DatabaseSetting>,
+}
+
+/// What is known of one database from inside it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct InsideFacts {
+    pub(crate) extensions: BTreeMap<String, String>,
+    pub(crate) tables: u64,
+    pub(crate) missing_count: u64,
+    pub(crate) missing: Vec<MissingRight>,
+}
+
+/// An object that the role may not read.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct MissingRight {
+    pub(crate) object: String,
+    pub(crate) remedy: String,
+}
+
+const SERVER: &str = "
+select
+  (select coalesce(json_agg(json_build_object(
+      'name', d.datname,
+      'accepts_connections', d.datallowconn and d.datconnlimit <> -2,
+      'may_connect', has_database_privilege(d.oid, 'CONNECT'),
+      'owner', pg_get_userbyid(d.datdba),
+      'encoding', pg_encoding_to_char(d.encoding),
+      'collate', d.datcollate,
+      'ctype', d.datctype,
+      'locale_provider', case to_jsonb(d) ->> 'datlocprovider'
+          when 'i' then 'icu' when 'b' then 'builtin' else 'libc' end,
+      'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+      'icu_rules', to_jsonb(d) ->> 'daticurules',
+      'collation_version', to_jsonb(d) ->> 'datcollversion',
+      'tablespace', t.spcname,
+      'connection_limit', d.datconnlimit,
+      'comment', shobj_description(d.oid, 'pg_database'),
+      'size_bytes', case when has_database_privilege(d.oid, 'CONNECT')
+          then pg_database_size(d.oid) end,
+      'acl', d.datacl::text[],
+      'settings', (
+          select coalesce(json_agg(json_build_object(
+              'role', case when s.setrole = 0 then null else pg_get_userbyid(s.setrole) end,
+              'name', split_part(one, '=', 1),
+              'value', substr(one, strpos(one, '=') + 1)) order by s.setrole, nr), '[]')
+          from pg_db_role_setting s, unnest(s.setconfig) with ordinality as u (one, nr)
+          where s.setdatabase = d.oid)
+    ) order by d.datname), '[]')
+   from pg_database d join pg_tablespace t on t.oid = d.dattablespace) as databases,
+  (select coalesce(json_agg(rolname order by rolname), '[]')
+   from pg_roles where rolname !~ '^pg_') as roles,
+  current_setting('max_locks_per_transaction')::bigint
+    * (current_setting('max_connections')::bigint
+       + current_setting('max_prepared_transactions')::bigint) as lock_capacity,
+  current_setting('max_locks_per_transaction')::bigint as locks_per_transaction";
+
+// pg_dump locks each table that it dumps, also those whose rows are excluded, and a lock needs
+// the same right as a read. Tables of extensions are dumped only where the extension says that
+// they hold configuration.
+const INSIDE: &str = "
+with relations as (
+  select c.oid, c.relkind, c.relname, n.nspname, n.oid as schema
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p', 'S') and c.relpersistence <> 't'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and (not exists (select 1 from pg_depend d
+                     where d.classid = 'pg_class'::regclass and d.objid = c.oid
+                       and d.deptype = 'e')
+         or exists (select 1 from pg_extension e where c.oid = any (e.extconfig)))
+), me as (
+  select rolname, rolsuper from pg_roles where rolname = current_user
+), missing as (
+  select distinct 1 as kind, format('schema %I', nspname) as object,
+    format('GRANT USAGE ON SCHEMA %I TO %I', nspname, current_user) as remedy
+  from relations where not has_schema_privilege(schema, 'USAGE')
+  union all
+  select 2, format('%s %I.%I', case relkind when 'S' then 'sequence' else 'table' end,
+                   nspname, relname),
+    format('GRANT SELECT ON %s %I.%I TO %I',
+           case relkind when 'S' then 'SEQUENCE' else 'TABLE' end,
+           nspname, relname, current_user)
+  from relations where not has_table_privilege(oid, 'SELECT')
+  union all
+  select 3, format('rows of table %I.%I (row-level security)', nspname, relname),
+    format('ALTER ROLE %I BYPASSRLS', current_user)
+  from relations where relkind in ('r', 'p') and row_security_active(oid)
+  union all
+  select 4, format('large object %s', l.oid),
+    format('GRANT SELECT ON LARGE OBJECT %s TO %I', l.oid, current_user)
+  from pg_largeobject_metadata l, me
+  where not me.rolsuper and not pg_has_role(l.lomowner, 'USAGE')
+    and not exists (select 1 from aclexplode(l.lomacl) a
+                    where a.privilege_type = 'SELECT'
+                      and (a.grantee = 0 or pg_has_role(a.grantee, 'USAGE')))
+)
+select
+  (select coalesce(json_object_agg(extname, extversion), '{}') from pg_extension) as extensions,
+  (select count(*) from relations where relkind <> 'S') as tables,
+  (select count(*) from missing) as missing_count,
+  (select coalesce(json_agg(json_build_object('object', object, 'remedy', remedy)), '[]')
+   from (select object, remedy from missing order by kind, object limit 50) few) as missing";
+
+/// Asks about the whole server.
+pub(crate) async fn server(executor: &dyn PgExecutor) -> Result<ServerFacts, ExecError> {
+    let database = &executor.context().creds.database;
+    one(executor, database, "databases", SERVER).await
+}
+
+/// Asks about one database.
+pub(crate) async fn inside(
+    executor: &dyn PgExecutor,
+    database: &str,
+) -> Result<InsideFacts, ExecError> {
+    one(executor, database, "rights", INSIDE).await
+}
+
+async fn one<T: serde::de::DeserializeOwned>(
+    executor: &dyn PgExecutor,
+    database: &str,
+    name: &'static str,
+    select: &str,
+) -> Result<T, ExecError> {
+    let mut rows = dbexec::query::rows(executor, database, name, select.trim(), &[]).await?;
+    match (rows.pop(), rows.is_empty()) {
+        (Some(row), true) => Ok(row),
+        _ => Err(ExecError::Query {
+            query: name,
+            database: database.to_owned(),
+            message: "one row was expected".to_owned(),
+        }),
+    }
+}
