@@ -43,7 +43,7 @@ pub fn check_custom(reader: impl Read) -> Result<ArchiveSummary, ArchiveError> {
     let mut summary = ArchiveSummary::new(toc.header.clone());
     let mut promised = HashMap::new();
     let mut order = Vec::new();
-    while let Some(entry) = toc.next_entry(&mut reader, |_| false)? {
+    while let Some(entry) = toc.next_entry(&mut reader, |_, _| false)? {
         summary.entries += 1;
         if entry.has_data {
             order.push(entry.dump_id);

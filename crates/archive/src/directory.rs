@@ -98,7 +98,7 @@ pub(crate) fn read_contents(
     }
     let mut summary = ArchiveSummary::new(toc.header.clone());
     let mut entries = Vec::new();
-    while let Some(entry) = toc.next_entry(&mut reader, |_| false)? {
+    while let Some(entry) = toc.next_entry(&mut reader, |_, _| false)? {
         summary.entries += 1;
         if entry.has_data {
             entries.push(DataEntry::of(entry));

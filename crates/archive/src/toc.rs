@@ -134,8 +134,8 @@ pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
     })
 }
 
-fn keep_definition(kind: &str) -> bool {
-    KEEP_DEFINITION.contains(&kind)
+fn keep_definition(kind: &str, name: &str) -> bool {
+    KEEP_DEFINITION.contains(&kind) || (kind == "COMMENT" && name.starts_with("DATABASE "))
 }
 
 impl TocEntry {
@@ -193,7 +193,7 @@ impl TocReader {
     pub(crate) fn next_entry<R: Read>(
         &mut self,
         reader: &mut ArchiveReader<R>,
-        keep_definition: impl Fn(&str) -> bool,
+        keep_definition: impl Fn(&str, &str) -> bool,
     ) -> Result<Option<TocEntry>, ArchiveError> {
         if self.left == 0 {
             return Ok(None);
@@ -232,7 +232,7 @@ impl TocReader {
             4 => Section::PostData,
             other => return Err(text.reader.damaged(format!("the section is {other}"))),
         };
-        let definition = if keep_definition(&kind) {
+        let definition = if keep_definition(&kind, &name) {
             text.text("the definition of an entry", DEFINITION_LIMIT)?
         } else {
             text.reader.skip_string("the definition of an entry")?;

@@ -60,6 +60,8 @@ pub struct PlainSummary {
     pub statements: u64,
     /// Whether a statement creates a database (`pg_dump -C`).
     pub creates_database: bool,
+    /// Whether a statement begins or ends a transaction (large objects in plain dumps do).
+    pub controls_transactions: bool,
     /// Where the `\restrict` and `\unrestrict` lines are, with their line breaks; a psql before
     /// August 2025 must not see them.
     pub restrict_lines: Vec<Range<u64>>,
@@ -174,6 +176,7 @@ impl Check {
                 tables: Vec::new(),
                 statements: 0,
                 creates_database: false,
+                controls_transactions: false,
                 restrict_lines: Vec::new(),
                 stored_bytes: 0,
             },
