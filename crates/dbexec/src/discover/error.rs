@@ -1,6 +1,14 @@
 //! How discovery fails; every variant carries the trail of what was tried.
 
-use crate::{codes, executor::ExecError, trail::Trail};
+use std::sync::Arc;
+
+use crate::{
+    RuntimeError, codes,
+    executor::ExecError,
+    trail::{Outcome, Trail},
+};
+
+use super::recorder::{CONTAINER_LIST, PERSISTED_FILE};
 
 /// A container that could be meant, for the list in an ambiguity.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -72,7 +80,7 @@ pub enum DiscoverError {
     Runtime {
         /// The runtime's failure.
         #[source]
-        source: crate::RuntimeError,
+        source: Arc<RuntimeError>,
         /// What was tried.
         trail: Trail,
     },
@@ -120,4 +128,120 @@ impl DiscoverError {
             | Self::Unusable { trail, .. } => trail,
         }
     }
+
+    /// What to do next, one line each, for people.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        let mut hints = Vec::new();
+        match self {
+            Self::NotFound { trail } => {
+                hints.extend(trail.entries.iter().filter_map(|entry| {
+                    let told = matches!(entry.outcome, Outcome::Failed | Outcome::Refused)
+                        || (entry.step == PERSISTED_FILE && entry.outcome == Outcome::Nothing);
+                    told.then(|| format!("{}: {}", entry.step, entry.reason))
+                }));
+                hints.extend(WAYS_OUT.iter().map(|hint| (*hint).to_owned()));
+            }
+            Self::ContainerNotFound { .. } => hints.push(
+                "list what can be named with `pgstow discover --all`".to_owned(),
+            ),
+            Self::Ambiguous { candidates, .. } => {
+                hints.extend(candidates.iter().map(|candidate| {
+                    let ports = if candidate.ports.is_empty() {
+                        String::new()
+                    } else {
+                        format!(", ports {}", candidate.ports.join(" "))
+                    };
+                    format!(
+                        "{}  (image {}{ports}; {})",
+                        candidate.target, candidate.image, candidate.evidence
+                    )
+                }));
+                hints.push(
+                    "name one of them as TARGET, or label the containers: pgstow.enable=true for the one that is meant, pgstow.enable=false for the others".to_owned(),
+                );
+            }
+            Self::InvalidConfig { .. } => hints.push(
+                "set what is missing, or name the target: `pgstow discover --explain` shows where each value comes from".to_owned(),
+            ),
+            Self::MixedSources { .. } => hints.push(
+                "let host and password come from one place, or consent with --allow-mixed-sources".to_owned(),
+            ),
+            Self::PersistedFileUnsafe { .. } => hints.push(
+                "find out who changed the file, then remove it or correct its owner and mode (0600); pgstow writes it again after the next backup".to_owned(),
+            ),
+            Self::Runtime { source, .. } => {
+                hints.extend(runtime_hints(source));
+                hints.push("or name a server: pgstow … postgres://USER@HOST/DATABASE".to_owned());
+            }
+            Self::Unusable { source, .. } => hints.extend(unusable_hints(source)),
+        }
+        if !matches!(self, Self::Runtime { .. })
+            && let Some(entry) = self
+                .trail()
+                .entries
+                .iter()
+                .find(|entry| entry.step == CONTAINER_LIST && entry.outcome == Outcome::Failed)
+        {
+            hints.push(format!("containers were not searched: {}", entry.reason));
+            if names_refusal(&entry.reason) {
+                hints.push(PERMISSION_HINT.to_owned());
+            }
+        }
+        hints
+    }
+}
+
+const WAYS_OUT: [&str; 3] = [
+    "name a target: pgstow … container:NAME, project/service or postgres://USER@HOST/DATABASE",
+    "or set POSTGRES_HOST, POSTGRES_DATABASE, POSTGRES_USERNAME and POSTGRES_PASSWORD (or DATABASE_URL)",
+    "or start the container of the database, and give it the label pgstow.enable=true if it is not recognised",
+];
+
+const PERMISSION_HINT: &str = "the container engine's socket refused this user: run pgstow with sudo, add the user to the group that owns the socket (`sudo usermod -aG docker $USER`, then log in again), or point DOCKER_HOST to an engine that may be used";
+
+/// Whether the engine is there and refuses this user.
+pub(super) fn refuses_us(error: &RuntimeError) -> bool {
+    names_refusal(&error.to_string())
+}
+
+fn names_refusal(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["permission denied", "eacces", "os error 13"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+fn runtime_hints(error: &RuntimeError) -> Vec<String> {
+    if refuses_us(error) {
+        return vec![PERMISSION_HINT.to_owned()];
+    }
+    match error {
+        RuntimeError::Unavailable { .. } => vec![
+            "start the container engine (`sudo systemctl start docker`), or point DOCKER_HOST or `docker context use` to one that runs".to_owned(),
+        ],
+        _ => vec!["try again; `docker ps` and the engine's log say more".to_owned()],
+    }
+}
+
+fn unusable_hints(error: &ExecError) -> Vec<String> {
+    let hint = match error {
+        ExecError::CredentialsRefused { .. } => {
+            "give the right login: --username and --password-file, or correct the variables that `pgstow discover --explain` names; a password that was changed after the container's first start is not in its environment"
+        }
+        ExecError::ServerUnreachable { .. } => {
+            "check that the server runs and listens at this address, and that no firewall is in between"
+        }
+        ExecError::Tls { .. } => {
+            "check sslmode and sslrootcert: the authority has to be the one that signed the server's certificate"
+        }
+        ExecError::ProgramMissing { .. } | ExecError::ProgramTooOld { .. } => {
+            "install the PostgreSQL client programs of the server's version where they have to run, or name their directory with --pg-bin-dir"
+        }
+        ExecError::ServerChanged { .. } | ExecError::ContainerChanged { .. } => {
+            "run discovery again; another server is there now"
+        }
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
 }

@@ -1,4 +1,4 @@
-//! The input of discovery and its entry point.
+//! The input of discovery.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use crate::{
-    ConnectionSettings, ContainerRuntime, DbContext, DiscoverError, EnvSnapshot, TlsOptions, Trail,
-    executor::HostPrograms, target::TargetSpec,
+    ConnectionSettings, ContainerRuntime, EnvSnapshot, TlsOptions, executor::HostPrograms,
+    target::TargetSpec,
 };
 
 /// What the user typed; each wins over every other source of the same field.
@@ -50,15 +50,4 @@ pub struct DiscoverInput {
     pub host_programs: HostPrograms,
     /// Connection settings for the test query.
     pub settings: ConnectionSettings,
-}
-
-/// Finds one server with credentials that work.
-///
-/// # Errors
-/// See [`DiscoverError`]; each carries the trail.
-pub async fn discover_db_context(input: &DiscoverInput) -> Result<DbContext, DiscoverError> {
-    let _ = input;
-    Err(DiscoverError::NotFound {
-        trail: Trail::default(),
-    })
 }

@@ -1,0 +1,4 @@
+//! The flow of discovery over a fake engine and fake servers.
+
+mod fakes;
+mod flow;
