@@ -17,6 +17,7 @@ mod recipe;
 mod records;
 pub mod repository;
 pub mod requests;
+pub mod restore;
 mod run;
 mod script;
 mod state;
@@ -34,5 +35,6 @@ pub use requests::{
     RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel,
     VerifyReport,
 };
+pub use restore::{plan_restore, restore};
 pub use run::back_up;
 pub use verify::verify;

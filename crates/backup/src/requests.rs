@@ -175,12 +175,8 @@ pub struct RestorePlan {
     pub warnings: Vec<String>,
     /// What `apply` needs; not for people.
     #[serde(skip)]
-    pub(crate) work: PlannedWork,
+    pub(crate) work: crate::restore::PlannedWork,
 }
-
-/// The machine's half of a plan.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PlannedWork {}
 
 /// Result of a restore.
 #[derive(Debug, Clone, Serialize)]

@@ -1,0 +1,364 @@
+//! Carries a plan out, phase by phase; what fails takes back what this run made.
+
+use std::sync::Arc;
+
+use dbexec::{PgExecutor, query};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    count, create,
+    fill::{Destination, exec, fill},
+    plan::{PlannedWork, role_statements},
+    psql,
+};
+use crate::{
+    BackupError, BackupEvent, EventSink, Repository, RestorePlace, RestorePlan, RestoreReport,
+};
+
+/// What this run made on the target, and takes back when it fails.
+#[derive(Default)]
+struct Made {
+    roles: Vec<String>,
+    /// Name and oid.
+    database: Option<(String, u32)>,
+    /// A CREATE DATABASE was sent and its outcome is not known.
+    creating: Option<String>,
+}
+
+/// Carries out a plan.
+///
+/// # Errors
+/// [`BackupError::RestoreFailed`] when the target is as it was before,
+/// [`BackupError::RestoreNeedsAttention`] when something is left,
+/// [`BackupError::Interrupted`] when it was cancelled and everything was taken back.
+pub async fn restore(
+    repo: &Repository,
+    executor: &Arc<dyn PgExecutor>,
+    plan: &RestorePlan,
+    sink: &dyn EventSink,
+    cancel: &CancellationToken,
+) -> Result<RestoreReport, BackupError> {
+    query::check_same_server(executor.as_ref())
+        .await
+        .map_err(|source| {
+            exec(
+                "comparing the server with the one that was planned for",
+                source,
+            )
+        })?;
+    let started = repo.clock.now();
+    for message in &plan.warnings {
+        sink.emit(BackupEvent::Warning {
+            message: message.clone(),
+        });
+    }
+    let (RestorePlace::NewDatabase { name } | RestorePlace::InPlace { name }) = &plan.place;
+    let mut run = Run {
+        repo,
+        executor,
+        work: &plan.work,
+        database: name,
+        sink,
+        cancel,
+        made: Made::default(),
+        phase: "starting",
+    };
+    let result = match plan.place {
+        RestorePlace::NewDatabase { .. } => run.new_database().await,
+        RestorePlace::InPlace { .. } => run.in_place().await,
+    };
+    match result {
+        Ok((counts, warnings)) => Ok(RestoreReport {
+            database: name.clone(),
+            tables: counts.tables,
+            rows: counts.rows,
+            warnings,
+            seconds: seconds_since(repo, started),
+        }),
+        Err(error) => Err(run.failed(error).await),
+    }
+}
+
+fn seconds_since(repo: &Repository, started: jiff::Timestamp) -> f64 {
+    (repo.clock.now() - started)
+        .total(jiff::Unit::Second)
+        .unwrap_or_default()
+}
+
+struct Run<'a> {
+    repo: &'a Repository,
+    executor: &'a Arc<dyn PgExecutor>,
+    work: &'a PlannedWork,
+    database: &'a str,
+    sink: &'a dyn EventSink,
+    cancel: &'a CancellationToken,
+    made: Made,
+    /// What is going on, for messages.
+    phase: &'static str,
+}
+
+type Restored = (count::Counts, Vec<String>);
+
+impl Run<'_> {
+    async fn new_database(&mut self) -> Result<Restored, BackupError> {
+        let executor = self.executor.as_ref();
+        self.create_roles().await?;
+        self.enter("creating the database")?;
+        self.made.creating = Some(self.database.to_owned());
+        let oid = create::create(
+            executor,
+            self.database,
+            &self.work.facts,
+            self.work.target_major,
+            self.work.keep_owner,
+            self.work.decision.no_tablespaces,
+        )
+        .await
+        .map_err(|source| exec(format!("creating database {:?}", self.database), source))?;
+        self.made.creating = None;
+        self.made.database = Some((self.database.to_owned(), oid));
+        self.enter("setting the database's parameters")?;
+        create::early_settings(executor, self.database, &self.work.facts)
+            .await
+            .map_err(|source| exec("setting the database's parameters", source))?;
+        let warnings = self.fill(false).await?;
+        let counts = self.count(false).await?;
+        self.enter("setting the database's properties")?;
+        create::finish(
+            executor,
+            self.database,
+            &self.work.facts,
+            self.work.keep_owner,
+        )
+        .await
+        .map_err(|source| exec("setting the database's properties", source))?;
+        self.analyze().await?;
+        Ok((counts, warnings))
+    }
+
+    async fn in_place(&mut self) -> Result<Restored, BackupError> {
+        self.create_roles().await?;
+        let warnings = self.fill(true).await?;
+        let counts = self.count(true).await?;
+        self.analyze().await?;
+        Ok((counts, warnings))
+    }
+
+    /// Begins a phase, unless the run was cancelled.
+    fn enter(&mut self, phase: &'static str) -> Result<(), BackupError> {
+        self.phase = phase;
+        if self.cancel.is_cancelled() {
+            return Err(BackupError::Interrupted {
+                operation: phase.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn create_roles(&mut self) -> Result<(), BackupError> {
+        let wanted = &self.work.decision.create_roles;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.enter("creating the missing roles")?;
+        let made = role_statements(&self.work.source, wanted, &self.work.existing_roles).await?;
+        // Terse: the server's message must not show the statement, which holds the password
+        // verifier.
+        let mut script = "\\set VERBOSITY terse\n\\set SHOW_CONTEXT never\n".to_owned();
+        for statement in &made.statements {
+            script.push_str(statement);
+            script.push_str(";\n");
+        }
+        let own = self.executor.context().creds.database.clone();
+        query::execute(
+            self.executor.as_ref(),
+            &own,
+            "creating the missing roles",
+            &script,
+            &[],
+            true,
+        )
+        .await
+        .map_err(|source| exec("creating the missing roles", source))?;
+        self.made.roles = wanted.iter().cloned().collect();
+        Ok(())
+    }
+
+    async fn fill(&mut self, in_place: bool) -> Result<Vec<String>, BackupError> {
+        self.enter("restoring the rows")?;
+        let started = self.repo.clock.now();
+        let subject = self.database.to_owned();
+        self.sink.emit(BackupEvent::PhaseStarted {
+            phase: "restore",
+            subject: subject.clone(),
+            expected_bytes: Some(self.work.checked.bytes()),
+        });
+        let destination = Destination {
+            database: self.database,
+            in_place,
+        };
+        let finished = fill(
+            self.executor,
+            self.work,
+            &destination,
+            self.sink,
+            self.cancel,
+        )
+        .await?;
+        self.sink.emit(BackupEvent::PhaseFinished {
+            phase: "restore",
+            subject,
+            bytes: self.work.checked.bytes(),
+            seconds: seconds_since(self.repo, started),
+        });
+        Ok(finished.stderr)
+    }
+
+    async fn count(&mut self, in_place: bool) -> Result<count::Counts, BackupError> {
+        self.enter("comparing the rows with the archive")?;
+        let counts = count::count(self.executor.as_ref(), self.database, self.cancel)
+            .await
+            .map_err(|source| exec("counting the restored rows", source))?;
+        let differences = count::compare(
+            &self.work.checked.tables,
+            self.work.checked.large_objects,
+            &counts,
+        );
+        if differences.is_empty() {
+            return Ok(counts);
+        }
+        let shown = differences.iter().take(5).cloned().collect::<Vec<_>>();
+        let problem = format!(
+            "{} tables differ from the archive: {}",
+            differences.len(),
+            shown.join("; ")
+        );
+        if in_place {
+            // Others write to a live database as soon as the transaction ends.
+            self.sink.emit(BackupEvent::Warning { message: problem });
+            return Ok(counts);
+        }
+        Err(BackupError::ArchiveIncomplete {
+            subject: format!("database {:?}", self.database),
+            problem,
+        })
+    }
+
+    async fn analyze(&mut self) -> Result<(), BackupError> {
+        self.enter("ANALYZE")?;
+        let started = self.repo.clock.now();
+        let subject = self.database.to_owned();
+        self.sink.emit(BackupEvent::PhaseStarted {
+            phase: "analyze",
+            subject: subject.clone(),
+            expected_bytes: None,
+        });
+        psql::run(
+            self.executor.as_ref(),
+            self.database,
+            "SET default_transaction_read_only = off;\nANALYZE;",
+            self.cancel,
+        )
+        .await
+        .map_err(|source| exec("ANALYZE", source))?;
+        self.sink.emit(BackupEvent::PhaseFinished {
+            phase: "analyze",
+            subject,
+            bytes: 0,
+            seconds: seconds_since(self.repo, started),
+        });
+        Ok(())
+    }
+
+    /// Takes back what was made and says how things stand.
+    async fn failed(&self, error: BackupError) -> BackupError {
+        let mut left = Vec::new();
+        let executor = self.executor.as_ref();
+        if let Some((name, oid)) = &self.made.database
+            && let Err(problem) = create::drop(executor, name, *oid).await
+        {
+            left.push(format!(
+                "the new database {name:?} is still there ({}); drop it by hand: DROP DATABASE {}",
+                super::check::in_words(&problem),
+                quoted(name)
+            ));
+        }
+        if let Some(name) = &self.made.creating {
+            match create::oid(executor, name).await {
+                Ok(None) => {}
+                Ok(Some(_)) => left.push(format!(
+                    "there is a database {name:?}, which this run or somebody else created at \
+                     the same time; it was left alone"
+                )),
+                Err(problem) => left.push(format!(
+                    "whether database {name:?} was created is not known ({})",
+                    super::check::in_words(&problem)
+                )),
+            }
+        }
+        if left.is_empty() {
+            for role in &self.made.roles {
+                if let Err(problem) = drop_role(executor, role).await {
+                    left.push(format!(
+                        "the new role {role:?} is still there ({})",
+                        super::check::in_words(&problem)
+                    ));
+                }
+            }
+        } else if !self.made.roles.is_empty() {
+            left.push(format!(
+                "the new roles {} are still there",
+                super::roles::list(&self.made.roles)
+            ));
+        }
+        if matches!(
+            self.phase,
+            "comparing the rows with the archive" | "ANALYZE"
+        ) && self.made.database.is_none()
+        {
+            left.push(format!(
+                "the rows in database {:?} were restored and committed",
+                self.database
+            ));
+        }
+        let interrupted = self.cancel.is_cancelled();
+        if !left.is_empty() {
+            return BackupError::RestoreNeedsAttention {
+                database: self.database.to_owned(),
+                phase: self.phase.to_owned(),
+                left: left.join("; "),
+                source: Box::new(error),
+            };
+        }
+        if interrupted {
+            return BackupError::Interrupted {
+                operation: format!(
+                    "restoring into {:?} ({}); nothing on the target was changed",
+                    self.database, self.phase
+                ),
+            };
+        }
+        BackupError::RestoreFailed {
+            database: self.database.to_owned(),
+            phase: self.phase.to_owned(),
+            source: Box::new(error),
+        }
+    }
+}
+
+async fn drop_role(executor: &dyn PgExecutor, role: &str) -> Result<(), dbexec::ExecError> {
+    let own = executor.context().creds.database.clone();
+    query::execute(
+        executor,
+        &own,
+        "dropping a new role",
+        "DROP ROLE IF EXISTS :\"role\";",
+        &[("role", role)],
+        false,
+    )
+    .await
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,178 @@
+//! Counts the rows of every table and compares them with the archive.
+
+use std::collections::BTreeMap;
+
+use archive::TableData;
+use dbexec::{ExecError, PgExecutor, query};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::psql;
+
+/// Tables that are counted by one statement.
+const BATCH: usize = 50;
+
+/// A table and how it is counted.
+#[derive(Debug, Deserialize)]
+struct Table {
+    schema: String,
+    name: String,
+    /// `SELECT count(*) …`, quoted by the server.
+    statement: String,
+    /// Whether an extension made it: its rows are partly the extension's own.
+    of_extension: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct LargeObjects {
+    number: u64,
+}
+
+/// Rows after a restore.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) tables: u64,
+    pub(crate) rows: u64,
+    /// Large objects.
+    large_objects: u64,
+    /// Rows by schema and table, with whether an extension made the table.
+    by_table: BTreeMap<(String, String), (u64, bool)>,
+}
+
+/// Counts every table that holds rows of its own.
+pub(crate) async fn count(
+    executor: &dyn PgExecutor,
+    database: &str,
+    cancel: &CancellationToken,
+) -> Result<Counts, ExecError> {
+    const SELECT: &str = "\
+SELECT n.nspname AS schema, c.relname AS name, \
+  pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) AS statement, \
+  EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::regclass \
+    AND d.objid = c.oid AND d.deptype = 'e') AS of_extension \
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' \
+ORDER BY n.nspname, c.relname";
+    let tables: Vec<Table> =
+        query::rows(executor, database, "listing the tables", SELECT, &[]).await?;
+    let large_objects: Vec<LargeObjects> = query::rows(
+        executor,
+        database,
+        "counting large objects",
+        "SELECT count(*) AS number FROM pg_catalog.pg_largeobject_metadata",
+        &[],
+    )
+    .await?;
+    let mut counts = Counts {
+        tables: tables.len() as u64,
+        large_objects: large_objects.first().map_or(0, |row| row.number),
+        ..Counts::default()
+    };
+    for batch in tables.chunks(BATCH) {
+        let script: String = batch
+            .iter()
+            .flat_map(|table| [table.statement.as_str(), ";\n"])
+            .collect();
+        let script = format!("SET row_security = off;\n{script}");
+        let output = psql::run(executor, database, &script, cancel).await?;
+        let numbers: Vec<u64> = output
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect();
+        if numbers.len() != batch.len() {
+            return Err(ExecError::Query {
+                query: "counting rows",
+                database: database.to_owned(),
+                message: format!("{} counts for {} tables", numbers.len(), batch.len()),
+            });
+        }
+        for (table, rows) in batch.iter().zip(numbers) {
+            counts.rows += rows;
+            counts.by_table.insert(
+                (table.schema.clone(), table.name.clone()),
+                (rows, table.of_extension),
+            );
+        }
+    }
+    Ok(counts)
+}
+
+/// Differences between what the archive holds and what is there, in words. A table may have
+/// several entries in an archive; their sum counts.
+pub(crate) fn compare(
+    tables: &[TableData],
+    large_objects: Option<u64>,
+    counts: &Counts,
+) -> Vec<String> {
+    let mut expected: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for table in tables {
+        // Names that could not be read as text cannot be looked up.
+        if let (Some(rows), false) = (table.rows, table.lossy) {
+            *expected.entry((&table.schema, &table.name)).or_default() += rows;
+        }
+    }
+    let mut differences = Vec::new();
+    if let Some(expected) = large_objects
+        && expected != counts.large_objects
+    {
+        differences.push(format!(
+            "{} large objects are there, and the archive holds {expected}",
+            counts.large_objects
+        ));
+    }
+    for ((schema, name), rows) in expected {
+        let key = (schema.to_owned(), name.to_owned());
+        match counts.by_table.get(&key) {
+            Some((found, of_extension)) => {
+                let enough = if *of_extension {
+                    *found >= rows
+                } else {
+                    *found == rows
+                };
+                if !enough {
+                    differences.push(format!(
+                        "table {schema}.{name} has {found} rows, and the archive holds {rows}"
+                    ));
+                }
+            }
+            // Foreign tables are filled elsewhere; partitioned roots hold no rows of their own.
+            None if rows == 0 => {}
+            None => differences.push(format!(
+                "table {schema}.{name} is not there as an ordinary table, and the archive holds \
+                 {rows} rows for it"
+            )),
+        }
+    }
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(name: &str, rows: u64) -> TableData {
+        TableData {
+            dump_id: 1,
+            schema: "s".to_owned(),
+            name: name.to_owned(),
+            bytes: 0,
+            rows: Some(rows),
+            lossy: false,
+        }
+    }
+
+    #[test]
+    fn lost_rows_are_seen_and_split_entries_are_summed() {
+        let mut counts = Counts::default();
+        let key = |name: &str| ("s".to_owned(), name.to_owned());
+        counts.by_table.insert(key("a"), (5, false));
+        counts.by_table.insert(key("x"), (5, true));
+        assert!(compare(&[data("a", 2), data("a", 3), data("x", 1)], None, &counts).is_empty());
+        assert_eq!(compare(&[data("a", 6)], None, &counts).len(), 1);
+        assert_eq!(compare(&[data("a", 4)], None, &counts).len(), 1);
+        assert_eq!(compare(&[data("x", 6)], None, &counts).len(), 1);
+        assert_eq!(compare(&[], Some(1), &counts).len(), 1);
+        assert_eq!(compare(&[data("gone", 1)], None, &counts).len(), 1);
+    }
+}

@@ -1,0 +1,336 @@
+//! Makes the new database, gives it its properties, and removes it again when the restore fails.
+//!
+//! Every name travels as a variable of psql and is quoted there; nothing is pasted into SQL.
+
+use dbexec::{ExecError, PgExecutor, query};
+use serde::Deserialize;
+
+use super::facts::{DatabaseFacts, Grant, Privileges, Setting};
+
+/// Settings that would get in the way of the restore itself, so they are made last.
+const LATE: &[&str] = &[
+    "default_transaction_read_only",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "role",
+    "session_authorization",
+    "row_security",
+    "session_replication_role",
+];
+
+/// A script with its variables.
+#[derive(Default)]
+struct Script {
+    text: String,
+    vars: Vec<(String, String)>,
+}
+
+impl Script {
+    /// A variable; returns its name.
+    fn var(&mut self, value: &str) -> String {
+        let name = format!("v{}", self.vars.len());
+        self.vars.push((name.clone(), value.to_owned()));
+        name
+    }
+
+    fn literal(&mut self, value: &str) {
+        let name = self.var(value);
+        self.text.push_str(&format!(":'{name}'"));
+    }
+
+    fn identifier(&mut self, value: &str) {
+        let name = self.var(value);
+        self.text.push_str(&format!(":\"{name}\""));
+    }
+
+    fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    async fn run(
+        &self,
+        executor: &dyn PgExecutor,
+        name: &'static str,
+        single_transaction: bool,
+    ) -> Result<(), ExecError> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let vars: Vec<_> = self
+            .vars
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let own = executor.context().creds.database.clone();
+        query::execute(executor, &own, name, &self.text, &vars, single_transaction).await
+    }
+}
+
+/// Creates the database; fails when it exists. Returns its oid, by which it is known afterwards.
+pub(crate) async fn create(
+    executor: &dyn PgExecutor,
+    database: &str,
+    facts: &DatabaseFacts,
+    major: u32,
+    keep_owner: bool,
+    no_tablespaces: bool,
+) -> Result<u32, ExecError> {
+    let mut script = Script::default();
+    script.push("CREATE DATABASE ");
+    script.identifier(database);
+    script.push(" TEMPLATE template0");
+    if let (true, Some(owner)) = (keep_owner, &facts.owner) {
+        script.push(" OWNER ").identifier(owner);
+    }
+    if let Some(encoding) = &facts.encoding {
+        script.push(" ENCODING ").literal(encoding);
+    }
+    let provider = facts.provider.as_deref().unwrap_or("libc");
+    if major >= 15 && facts.provider.is_some() {
+        // A closed set, checked by the preflight.
+        script.push(" LOCALE_PROVIDER ").push(provider);
+    }
+    if let Some(collate) = &facts.collate {
+        script.push(" LC_COLLATE ").literal(collate);
+    }
+    if let Some(ctype) = &facts.ctype {
+        script.push(" LC_CTYPE ").literal(ctype);
+    }
+    match (provider, &facts.locale) {
+        ("icu", Some(locale)) => script.push(" ICU_LOCALE ").literal(locale),
+        ("builtin", Some(locale)) => script.push(" BUILTIN_LOCALE ").literal(locale),
+        _ => {}
+    }
+    if let (16.., "icu", Some(rules)) = (major, provider, &facts.icu_rules) {
+        script.push(" ICU_RULES ").literal(rules);
+    }
+    if let (false, Some(tablespace)) = (no_tablespaces, &facts.tablespace) {
+        script.push(" TABLESPACE ").identifier(tablespace);
+    }
+    script.push(";\n");
+    script.run(executor, "creating the database", false).await?;
+    oid(executor, database)
+        .await?
+        .ok_or_else(|| ExecError::Query {
+            query: "creating the database",
+            database: database.to_owned(),
+            message: "it is not there after CREATE DATABASE succeeded".to_owned(),
+        })
+}
+
+/// Oid of a database; `None` when there is none of this name.
+pub(crate) async fn oid(
+    executor: &dyn PgExecutor,
+    database: &str,
+) -> Result<Option<u32>, ExecError> {
+    #[derive(Deserialize)]
+    struct Row {
+        oid: u32,
+    }
+    let own = executor.context().creds.database.clone();
+    let rows: Vec<Row> = query::rows(
+        executor,
+        &own,
+        "looking for the database",
+        "SELECT oid::int8 AS oid FROM pg_catalog.pg_database WHERE datname = :'name'",
+        &[("name", database)],
+    )
+    .await?;
+    Ok(rows.first().map(|row| row.oid))
+}
+
+/// Ends the sessions of a database and drops it, if it still is the one with this oid.
+pub(crate) async fn drop(
+    executor: &dyn PgExecutor,
+    database: &str,
+    created: u32,
+) -> Result<(), ExecError> {
+    match oid(executor, database).await? {
+        None => return Ok(()),
+        Some(found) if found != created => {
+            return Err(ExecError::Query {
+                query: "dropping the new database",
+                database: database.to_owned(),
+                message: "somebody replaced it by another database of the same name".to_owned(),
+            });
+        }
+        Some(_) => {}
+    }
+    let mut script = Script::default();
+    // FORCE ends sessions, also those that come in between.
+    script.push("DROP DATABASE ").identifier(database);
+    script.push(" WITH (FORCE);\n");
+    script
+        .run(executor, "dropping the new database", false)
+        .await
+}
+
+/// Settings before the rows come, so that what they influence (functions in index expressions,
+/// materialised views) sees them.
+pub(crate) async fn early_settings(
+    executor: &dyn PgExecutor,
+    database: &str,
+    facts: &DatabaseFacts,
+) -> Result<(), ExecError> {
+    let mut script = Script::default();
+    for setting in facts.settings.iter().filter(|setting| !is_late(setting)) {
+        set(&mut script, database, setting);
+    }
+    script
+        .run(executor, "setting the database's parameters", true)
+        .await
+}
+
+/// Everything else: late settings, comment, connection limit, privileges, in one transaction.
+pub(crate) async fn finish(
+    executor: &dyn PgExecutor,
+    database: &str,
+    facts: &DatabaseFacts,
+    keep_owner: bool,
+) -> Result<(), ExecError> {
+    let mut script = Script::default();
+    for setting in facts.settings.iter().filter(|setting| is_late(setting)) {
+        // A role's settings follow ownership: without it the role may not exist.
+        if keep_owner || setting.role.is_none() {
+            set(&mut script, database, setting);
+        }
+    }
+    if let Some(comment) = &facts.comment {
+        script.push("COMMENT ON DATABASE ").identifier(database);
+        script.push(" IS ").literal(comment);
+        script.push(";\n");
+    }
+    if let Some(limit) = facts.connection_limit {
+        script.push("ALTER DATABASE ").identifier(database);
+        script.push(&format!(" CONNECTION LIMIT {limit};\n"));
+    }
+    if keep_owner {
+        match &facts.privileges {
+            Privileges::Default => {}
+            Privileges::Items(items) => {
+                for statement in statements_of_items(executor, database, items).await? {
+                    script.push(&statement).push(";\n");
+                }
+            }
+            Privileges::Grants(grants) => {
+                for grant in grants {
+                    push_grant(&mut script, database, grant);
+                }
+            }
+        }
+    }
+    script
+        .run(executor, "setting the database's properties", true)
+        .await
+}
+
+fn is_late(setting: &Setting) -> bool {
+    setting.role.is_some() || LATE.contains(&setting.name.to_lowercase().as_str())
+}
+
+fn set(script: &mut Script, database: &str, setting: &Setting) {
+    match &setting.role {
+        None => script.push("ALTER DATABASE ").identifier(database),
+        Some(role) => {
+            script.push("ALTER ROLE ").identifier(role);
+            script.push(" IN DATABASE ").identifier(database);
+        }
+    }
+    script.push(" SET ").identifier(&setting.name);
+    script.push(" TO ");
+    for (position, value) in setting.values.iter().enumerate() {
+        if position > 0 {
+            script.push(", ");
+        }
+        script.literal(value);
+    }
+    script.push(";\n");
+}
+
+fn push_grant(script: &mut Script, database: &str, grant: &Grant) {
+    if let Some(grantor) = &grant.grantor {
+        script
+            .push("SET SESSION AUTHORIZATION ")
+            .identifier(grantor);
+        script.push(";\n");
+    }
+    script.push(if grant.revoke { "REVOKE " } else { "GRANT " });
+    if grant.revoke && grant.grant_option {
+        script.push("GRANT OPTION FOR ");
+    }
+    // Keywords of a closed set.
+    script.push(&grant.privileges.join(", "));
+    script.push(" ON DATABASE ").identifier(database);
+    script.push(if grant.revoke { " FROM " } else { " TO " });
+    match &grant.grantee {
+        None => {
+            script.push("PUBLIC");
+        }
+        Some(grantee) => script.identifier(grantee),
+    }
+    if !grant.revoke && grant.grant_option {
+        script.push(" WITH GRANT OPTION");
+    }
+    script.push(";\n");
+    if grant.grantor.is_some() {
+        script.push("RESET SESSION AUTHORIZATION;\n");
+    }
+}
+
+/// Statements that turn a new database's privileges into these items; the server quotes the names.
+async fn statements_of_items(
+    executor: &dyn PgExecutor,
+    database: &str,
+    items: &[String],
+) -> Result<Vec<String>, ExecError> {
+    #[derive(Deserialize)]
+    struct Row {
+        statement: String,
+    }
+    const SELECT: &str = "\
+SELECT statement FROM ( \
+  SELECT 0::int8 AS n, pg_catalog.format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :'db') AS statement \
+  UNION ALL \
+  SELECT 0, pg_catalog.format('REVOKE ALL ON DATABASE %I FROM %I', d.datname, pg_catalog.pg_get_userbyid(d.datdba)) \
+    FROM pg_catalog.pg_database AS d WHERE d.datname = :'db' \
+  UNION ALL \
+  SELECT a.n, \
+    CASE WHEN a.grantor <> d.datdba THEN pg_catalog.format(E'SET SESSION AUTHORIZATION %I;\\n', pg_catalog.pg_get_userbyid(a.grantor)) ELSE '' END || \
+    pg_catalog.format('GRANT %s ON DATABASE %I TO %s%s', a.privilege_type, d.datname, \
+      CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, \
+      CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) || \
+    CASE WHEN a.grantor <> d.datdba THEN E';\\nRESET SESSION AUTHORIZATION' ELSE '' END \
+    FROM pg_catalog.pg_database AS d, \
+      pg_catalog.aclexplode((:'acl')::pg_catalog.aclitem[]) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, n) \
+    WHERE d.datname = :'db' \
+) AS s ORDER BY n";
+    let own = executor.context().creds.database.clone();
+    let rows: Vec<Row> = query::rows(
+        executor,
+        &own,
+        "reading the database's privileges",
+        SELECT,
+        &[("db", database), ("acl", &array(items))],
+    )
+    .await?;
+    Ok(rows.into_iter().map(|row| row.statement).collect())
+}
+
+/// An array literal.
+fn array(items: &[String]) -> String {
+    let items: Vec<_> = items
+        .iter()
+        .map(|item| format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\"")))
+        .collect();
+    format!("{{{}}}", items.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn array_literals() {
+        let items = ["=c/a".to_owned(), "\"o\"\"p\\\"=c/a".to_owned()];
+        assert_eq!(super::array(&items), r#"{"=c/a","\"o\"\"p\\\"=c/a"}"#);
+    }
+}

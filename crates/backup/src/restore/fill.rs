@@ -1,0 +1,388 @@
+//! Runs the program that fills a database: pg_restore for archives, psql for plain dumps. What it
+//! reads has to be, byte for byte, what was checked.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dbexec::{
+    ExecError, Invocation, PgExecutor, PgProgram,
+    executor::{Finished, Input, ScratchDir, conninfo_dbname},
+};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    check::Fingerprint,
+    plan::PlannedWork,
+    source::{SourceFormat, SourcePlace},
+};
+use crate::{BackupError, BackupEvent, EventSink};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(250);
+/// Size of a piece of a plain dump on its way, bytes.
+const PIECE: usize = 256 * 1024;
+
+/// Where the rows go.
+pub(crate) struct Destination<'a> {
+    pub(crate) database: &'a str,
+    /// In one transaction, dropping what the archive holds first.
+    pub(crate) in_place: bool,
+}
+
+/// Fills the database; returns what the program said.
+pub(crate) async fn fill(
+    executor: &Arc<dyn PgExecutor>,
+    work: &PlannedWork,
+    destination: &Destination<'_>,
+    sink: &dyn EventSink,
+    cancel: &CancellationToken,
+) -> Result<Finished, BackupError> {
+    let database = destination.database;
+    let progress = Arc::new(AtomicU64::new(0));
+    let run = |args, input| {
+        let program = match work.source.format {
+            SourceFormat::Plain => PgProgram::Psql,
+            SourceFormat::Custom | SourceFormat::Directory => PgProgram::PgRestore,
+        };
+        run(
+            executor.as_ref(),
+            Invocation {
+                program,
+                args,
+                database: Some(database.to_owned()),
+                input,
+                cancel: cancel.clone(),
+            },
+            &progress,
+            sink,
+        )
+    };
+    let local = work.source.place.local_path();
+    match (work.source.format, local) {
+        (SourceFormat::Plain, _) => {
+            let input = script(work, Arc::clone(&progress)).await?;
+            run(psql_args(), input).await
+        }
+        (SourceFormat::Custom, Some(path)) if executor.shares_files() && work.decision.jobs > 1 => {
+            let before = stamp(&path)?;
+            let mut args = restore_args(work, destination);
+            args.push(path_text(&path)?);
+            let finished = run(args, Input::Nothing).await?;
+            same_stamp(&path, before)?;
+            Ok(finished)
+        }
+        (SourceFormat::Custom, _) => {
+            let input = checked_file(work, "", Arc::clone(&progress)).await?;
+            run(restore_args(work, destination), Input::Stream(input)).await
+        }
+        (SourceFormat::Directory, Some(path)) if executor.shares_files() => {
+            let before = stamp(&path.join("toc.dat"))?;
+            let mut args = restore_args(work, destination);
+            args.push(path_text(&path)?);
+            let finished = run(args, Input::Nothing).await?;
+            same_stamp(&path.join("toc.dat"), before)?;
+            Ok(finished)
+        }
+        (SourceFormat::Directory, _) => {
+            let scratch = executor.scratch_create().await.map_err(|source| {
+                exec(
+                    "making a place for the directory archive next to the server",
+                    source,
+                )
+            })?;
+            let result = async {
+                let path = upload(executor.as_ref(), work, &scratch, &progress).await?;
+                let mut args = restore_args(work, destination);
+                args.push(path);
+                run(args, Input::Nothing).await
+            }
+            .await;
+            let removed = executor
+                .scratch_remove(&scratch)
+                .await
+                .map_err(|source| exec("removing the uploaded archive", source));
+            let finished = result?;
+            removed?;
+            Ok(finished)
+        }
+    }
+}
+
+async fn run(
+    executor: &dyn PgExecutor,
+    invocation: Invocation,
+    progress: &AtomicU64,
+    sink: &dyn EventSink,
+) -> Result<Finished, BackupError> {
+    let program = invocation.program;
+    let database = invocation.database.clone().unwrap_or_default();
+    let operation = format!("{program} into database {database:?}");
+    let failed = |source| exec(operation.clone(), source);
+    let finish = async {
+        let running = executor.start(invocation).await?;
+        running.finish(program).await
+    };
+    tokio::pin!(finish);
+    let mut tick = tokio::time::interval(TICK);
+    let mut told = 0;
+    loop {
+        tokio::select! {
+            finished = &mut finish => return finished.map_err(failed),
+            _ = tick.tick() => {
+                let bytes = progress.load(Ordering::Relaxed);
+                if bytes != told {
+                    told = bytes;
+                    sink.emit(BackupEvent::Progress {
+                        phase: "restore",
+                        subject: database.clone(),
+                        bytes,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn restore_args(work: &PlannedWork, destination: &Destination<'_>) -> Vec<String> {
+    let mut args = vec![
+        "--exit-on-error".to_owned(),
+        "--no-password".to_owned(),
+        format!("--dbname={}", conninfo_dbname(destination.database)),
+    ];
+    if destination.in_place {
+        args.extend(["--clean", "--if-exists", "--single-transaction"].map(str::to_owned));
+    } else if work.decision.jobs > 1 {
+        args.push(format!("--jobs={}", work.decision.jobs));
+    }
+    if !work.keep_owner {
+        args.extend(["--no-owner", "--no-acl"].map(str::to_owned));
+    }
+    if work.decision.no_tablespaces {
+        args.push("--no-tablespaces".to_owned());
+    }
+    match work.source.format {
+        SourceFormat::Custom => args.push("--format=custom".to_owned()),
+        SourceFormat::Directory => args.push("--format=directory".to_owned()),
+        SourceFormat::Plain => {}
+    }
+    args
+}
+
+fn psql_args() -> Vec<String> {
+    [
+        "-X",
+        "-q",
+        "-A",
+        "-t",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "--no-password",
+        "--single-transaction",
+        "-f",
+        "-",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Puts a directory archive next to the server; returns its path there.
+async fn upload(
+    executor: &dyn PgExecutor,
+    work: &PlannedWork,
+    scratch: &ScratchDir,
+    progress: &Arc<AtomicU64>,
+) -> Result<String, BackupError> {
+    for (name, fingerprint) in &work.checked.files {
+        let content = checked_file(work, name, Arc::clone(progress)).await?;
+        executor
+            .scratch_put(
+                scratch,
+                &format!("archive/{name}"),
+                fingerprint.bytes,
+                content,
+            )
+            .await
+            .map_err(|source| exec(format!("uploading {name} next to the server"), source))?;
+    }
+    Ok(format!("{}/archive", scratch.path))
+}
+
+/// A stored file that fails at its end when it is not what was checked.
+async fn checked_file(
+    work: &PlannedWork,
+    name: &str,
+    progress: Arc<AtomicU64>,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, BackupError> {
+    let inner = open(&work.source.place, name).await?;
+    let expected = work.checked.files.get(name).cloned();
+    Ok(Box::pin(CheckedReader {
+        inner,
+        expected,
+        hash: Sha256::new(),
+        bytes: 0,
+        progress,
+    }))
+}
+
+async fn open(
+    place: &SourcePlace,
+    name: &str,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, BackupError> {
+    place.open(name).await.map_err(|source| BackupError::File {
+        operation: "opening",
+        path: match place {
+            SourcePlace::Path(path) => path.join(name),
+            SourcePlace::Stored { dir, .. } => PathBuf::from(dir).join(name),
+        },
+        source,
+    })
+}
+
+/// Compares what is read the second time with what was checked the first time.
+struct CheckedReader {
+    inner: Pin<Box<dyn AsyncRead + Send>>,
+    expected: Option<Fingerprint>,
+    hash: Sha256,
+    bytes: u64,
+    progress: Arc<AtomicU64>,
+}
+
+impl AsyncRead for CheckedReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let room = buf.remaining();
+        match self.inner.as_mut().poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {}
+            other => return other,
+        }
+        let new = &buf.filled()[before..];
+        self.hash.update(new);
+        self.bytes += new.len() as u64;
+        self.progress.fetch_add(new.len() as u64, Ordering::Relaxed);
+        if new.is_empty() && room > 0 {
+            let seen = Fingerprint {
+                bytes: self.bytes,
+                sha256: self.hash.clone().finalize().into(),
+            };
+            if self.expected.as_ref() != Some(&seen) {
+                return Poll::Ready(Err(io::Error::other(
+                    "the source changed between its check and the restore",
+                )));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A plain dump as psql gets it: decompressed, its own `\restrict` lines replaced by ours where
+/// psql knows them, so that psql itself refuses every command of its own in the script.
+async fn script(work: &PlannedWork, progress: Arc<AtomicU64>) -> Result<Input, BackupError> {
+    let stored = checked_file(work, "", progress).await?;
+    let ranges: Vec<Range<u64>> = work
+        .checked
+        .plain
+        .as_ref()
+        .map(|plain| plain.restrict_lines.clone())
+        .unwrap_or_default();
+    let key: String = (0..32)
+        .map(|_| char::from(b'a' + rand::random_range(0..26)))
+        .collect();
+    let restrict = work.decision.restrict;
+    let handle = tokio::runtime::Handle::current();
+    let (pieces, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
+    tokio::task::spawn_blocking(move || {
+        let stored = SyncIoBridge::new_with_handle(stored, handle);
+        let result = (|| {
+            let send = |piece: Bytes| {
+                pieces
+                    .blocking_send(Ok(piece))
+                    .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+            };
+            if restrict {
+                send(Bytes::from(format!("\\restrict {key}\n")))?;
+            }
+            let mut script = archive::WithoutRanges::new(archive::open_plain(stored)?, ranges);
+            let mut piece = vec![0; PIECE];
+            loop {
+                let read = script.read(&mut piece)?;
+                if read == 0 {
+                    break;
+                }
+                send(Bytes::copy_from_slice(&piece[..read]))?;
+            }
+            if restrict {
+                send(Bytes::from(format!("\n\\unrestrict {key}\n")))?;
+            }
+            Ok(())
+        })();
+        if let Err(error) = result {
+            // A reader that is gone has its own reason already.
+            let _ = pieces.blocking_send(Err(error));
+        }
+    });
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    });
+    Ok(Input::Stream(Box::pin(StreamReader::new(Box::pin(stream)))))
+}
+
+/// What tells that a file in place was not touched while pg_restore read it.
+fn stamp(path: &std::path::Path) -> Result<(u64, Option<std::time::SystemTime>), BackupError> {
+    let metadata = std::fs::metadata(path).map_err(|source| BackupError::File {
+        operation: "looking at",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok((metadata.len(), metadata.modified().ok()))
+}
+
+fn same_stamp(
+    path: &std::path::Path,
+    before: (u64, Option<std::time::SystemTime>),
+) -> Result<(), BackupError> {
+    if stamp(path)? == before {
+        return Ok(());
+    }
+    Err(BackupError::ArchiveIncomplete {
+        subject: path.display().to_string(),
+        problem: "it changed while it was restored".to_owned(),
+    })
+}
+
+fn path_text(path: &std::path::Path) -> Result<String, BackupError> {
+    let absolute = std::path::absolute(path).map_err(|source| BackupError::File {
+        operation: "finding",
+        path: path.to_owned(),
+        source,
+    })?;
+    absolute
+        .into_os_string()
+        .into_string()
+        .map_err(|path| BackupError::File {
+            operation: "naming",
+            path: PathBuf::from(path),
+            source: io::Error::other("its path is not UTF-8"),
+        })
+}
+
+pub(crate) fn exec(operation: impl Into<String>, source: ExecError) -> BackupError {
+    BackupError::Exec {
+        operation: operation.into(),
+        source,
+    }
+}

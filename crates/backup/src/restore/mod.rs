@@ -1,0 +1,21 @@
+//! Restore: plan (nothing is touched), then fill a new database or an existing one, in phases that
+//! each know the name of the database they work on. Staging with a swap is a later caller of the
+//! same phases.
+
+mod apply;
+mod check;
+mod count;
+mod create;
+mod facts;
+mod fill;
+mod plan;
+mod preflight;
+mod psql;
+mod roles;
+mod source;
+mod target;
+
+pub use apply::restore;
+pub use plan::plan_restore;
+
+pub(crate) use plan::PlannedWork;

@@ -1,0 +1,170 @@
+//! Assembles a plan: finds the source, reads it whole, asks the target, decides. Touches nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dbexec::{PgExecutor, PgProgram};
+
+use super::{
+    check::{Checked, check},
+    facts::{self, DatabaseFacts},
+    preflight::{Decision, Inputs, decide},
+    roles,
+    source::{self, Source, refused},
+    target,
+};
+use crate::{BackupError, Repository, RestorePlace, RestorePlan, RestoreRequest};
+
+/// Largest globals script that is read, bytes.
+const GLOBALS_LIMIT: u64 = 64 << 20;
+
+/// The machine's half of a plan.
+#[derive(Debug, Clone)]
+pub(crate) struct PlannedWork {
+    pub(crate) source: Source,
+    pub(crate) checked: Checked,
+    pub(crate) facts: DatabaseFacts,
+    pub(crate) decision: Decision,
+    pub(crate) keep_owner: bool,
+    /// Major of the target.
+    pub(crate) target_major: u32,
+    /// Roles that exist.
+    pub(crate) existing_roles: BTreeSet<String>,
+}
+
+/// Plans a restore. The whole source is read and checked; the target is only asked.
+///
+/// # Errors
+/// [`BackupError::RestoreRefused`] with the reason and the way out, or the failure of source,
+/// store or server.
+pub async fn plan_restore(
+    repo: &Repository,
+    executor: &Arc<dyn PgExecutor>,
+    request: &RestoreRequest,
+) -> Result<RestorePlan, BackupError> {
+    let source = source::resolve(repo, &request.source, request.database.as_deref()).await?;
+    let checked = check(&source).await?;
+    let facts = match (&source.backup, &checked.toc) {
+        (Some(backup), _) => facts::of_record(&backup.1),
+        (None, Some(toc)) => facts::of_toc(toc),
+        (None, None) => DatabaseFacts::default(),
+    };
+    let (RestorePlace::NewDatabase { name } | RestorePlace::InPlace { name }) = &request.place;
+    let target = target::ask(executor.as_ref(), name).await?;
+    let program = match &checked.toc {
+        Some(_) => PgProgram::PgRestore,
+        None => PgProgram::Psql,
+    };
+    let program = executor
+        .program(program)
+        .await
+        .map_err(|source| BackupError::Exec {
+            operation: format!("looking for {program} for the restore"),
+            source,
+        })?;
+    let mut decision = decide(&Inputs {
+        request,
+        source: &source,
+        checked: &checked,
+        facts: &facts,
+        target: &target,
+        program: &program,
+        shares_files: executor.shares_files(),
+        max_connections: executor.settings().max_connections,
+    })?;
+    if !decision.create_roles.is_empty() {
+        let made = role_statements(&source, &decision.create_roles, &target.roles).await?;
+        for role in &made.superusers {
+            decision.warnings.push(format!(
+                "role {role:?} is created as a SUPERUSER, as in the source"
+            ));
+        }
+        for (member, group) in &made.joins {
+            decision.warnings.push(format!(
+                "the new role {member:?} becomes a member of the existing role {group:?}, as in \
+                 the source"
+            ));
+        }
+    }
+    let context = executor.context();
+    Ok(RestorePlan {
+        source: source.label.clone(),
+        source_database: match (&source.backup, &checked.toc) {
+            (Some(backup), _) => Some(backup.1.name.clone()),
+            (None, Some(toc)) => Some(toc.header.database.clone()),
+            (None, None) => None,
+        },
+        place: request.place.clone(),
+        target: format!(
+            "{}, PostgreSQL {}",
+            context.target_name(),
+            context.server.version
+        ),
+        steps: std::mem::take(&mut decision.steps),
+        warnings: std::mem::take(&mut decision.warnings),
+        work: PlannedWork {
+            source,
+            checked,
+            facts,
+            decision,
+            keep_owner: request.keep_owner,
+            target_major: target.major(),
+            existing_roles: target.roles,
+        },
+    })
+}
+
+/// The statements that make missing roles, from the backup's globals, whose hash is checked.
+pub(crate) async fn role_statements(
+    source: &Source,
+    wanted: &BTreeSet<String>,
+    existing: &BTreeSet<String>,
+) -> Result<roles::RoleStatements, BackupError> {
+    let cannot = |problem: String| {
+        refused(
+            format!("the missing roles cannot be created: {problem}"),
+            "create them by hand, or leave ownership out with --owner none".to_owned(),
+        )
+    };
+    let Some((manifest, _)) = source.backup.as_deref() else {
+        return Err(cannot("a file holds no globals".to_owned()));
+    };
+    let Some(file) = &manifest.globals.file else {
+        return Err(cannot("the backup was made without globals".to_owned()));
+    };
+    let source::SourcePlace::Stored { store, dir, .. } = &source.place else {
+        return Err(cannot("a file holds no globals".to_owned()));
+    };
+    let globals = Source {
+        label: format!("the globals of backup {}", manifest.id),
+        format: source::SourceFormat::Plain,
+        place: source::SourcePlace::Stored {
+            store: Arc::clone(store),
+            dir: dir.clone(),
+            files: vec![file.clone()],
+        },
+        backup: None,
+    };
+    check(&globals).await?;
+    let text = read_script(&globals)
+        .await
+        .map_err(|error| cannot(format!("the globals cannot be read: {error}")))?;
+    roles::statements_for(&text, wanted, existing).map_err(cannot)
+}
+
+/// A small script as text.
+async fn read_script(source: &Source) -> std::io::Result<String> {
+    use std::io::Read;
+    let stored = source.place.open("").await?;
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let stored = tokio_util::io::SyncIoBridge::new_with_handle(stored, handle);
+        let mut text = String::new();
+        archive::open_plain(stored)?
+            .take(GLOBALS_LIMIT)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    })
+    .await
+    .map_err(std::io::Error::other)?
+}

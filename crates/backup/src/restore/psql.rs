@@ -1,0 +1,49 @@
+//! Scripts of a restore that may take long (counting, ANALYZE) or must be cancellable, run in one
+//! psql session without a statement timeout.
+
+use std::io::Cursor;
+
+use dbexec::{ExecError, Invocation, PgExecutor, PgProgram, executor::Input};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+/// Most output that is read, bytes.
+const OUTPUT_LIMIT: u64 = 256 << 20;
+
+/// Runs a script and returns what it printed, unaligned and without headings.
+pub(crate) async fn run(
+    executor: &dyn PgExecutor,
+    database: &str,
+    script: &str,
+    cancel: &CancellationToken,
+) -> Result<String, ExecError> {
+    let script = format!(
+        "\\set VERBOSITY terse\nSET statement_timeout = 0;\nSET lock_timeout = 0;\n{script}\n"
+    );
+    let invocation = Invocation {
+        program: PgProgram::Psql,
+        args: ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+            .map(str::to_owned)
+            .to_vec(),
+        database: Some(database.to_owned()),
+        input: Input::Stream(Box::pin(Cursor::new(script.into_bytes()))),
+        cancel: cancel.clone(),
+    };
+    let mut running = executor.start(invocation).await?;
+    let mut text = Vec::new();
+    let read = (&mut running.stdout)
+        .take(OUTPUT_LIMIT)
+        .read_to_end(&mut text)
+        .await;
+    if let Err(error) = read {
+        return Err(
+            ExecError::from_io(error).unwrap_or_else(|source| ExecError::Spawn {
+                operation: "reading",
+                program: PgProgram::Psql,
+                source,
+            }),
+        );
+    }
+    running.finish(PgProgram::Psql).await?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
