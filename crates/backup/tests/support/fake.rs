@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dbexec::creds::{DbCreds, TlsOptions};
-use dbexec::executor::{
-    Finished, Input, ProgramExit, ReapReport, ScratchDir,
-};
+use dbexec::executor::{Finished, Input, ProgramExit, ReapReport, ScratchDir};
 use dbexec::{
     ConnectionSettings, ContainerIdentity, CredentialSource, DbContext, DbMode, ExecError,
     FieldSources, Invocation, PgExecutor, PgProgram, ProgramInfo, RunningProgram, ServerIdentity,
@@ -141,7 +139,10 @@ impl FakeExecutor {
             .find(|(name, _)| name == database)
             .map(|(_, rows)| rows.clone())
             .unwrap_or_default();
-        let mut bytes = script.first_bytes.clone().unwrap_or_else(|| b"PGDMP".to_vec());
+        let mut bytes = script
+            .first_bytes
+            .clone()
+            .unwrap_or_else(|| b"PGDMP".to_vec());
         bytes.extend_from_slice(&rows);
         bytes.extend_from_slice(b"PGEND");
         bytes
@@ -331,7 +332,14 @@ impl PgExecutor for FakeExecutor {
             .await
             .map_err(|source| ExecError::Input { program, source })?;
         let well = |bytes: Vec<u8>| {
-            play(program, bytes, End::Well, Duration::ZERO, Vec::new(), cancel.clone())
+            play(
+                program,
+                bytes,
+                End::Well,
+                Duration::ZERO,
+                Vec::new(),
+                cancel.clone(),
+            )
         };
         Ok(match program {
             PgProgram::Psql => {
@@ -357,7 +365,11 @@ impl PgExecutor for FakeExecutor {
                     self.archive_of(&script, &name)
                 };
                 if let Some(changed) = &script.identifier_after_dump {
-                    self.script.lock().unwrap().system_identifier.clone_from(changed);
+                    self.script
+                        .lock()
+                        .unwrap()
+                        .system_identifier
+                        .clone_from(changed);
                 }
                 let directory = args.iter().find_map(|arg| arg.strip_prefix("--file="));
                 if let Some(path) = directory {
@@ -365,11 +377,25 @@ impl PgExecutor for FakeExecutor {
                     scratch.insert(format!("{path}/toc.dat"), bytes.clone());
                     scratch.insert(format!("{path}/1.dat.zst"), b"rows".to_vec());
                     drop(scratch);
-                    play(program, Vec::new(), script.dump_ends, script.pause, script.stderr, cancel)
+                    play(
+                        program,
+                        Vec::new(),
+                        script.dump_ends,
+                        script.pause,
+                        script.stderr,
+                        cancel,
+                    )
                 } else {
                     let stop = script.dump_stops_at.unwrap_or(bytes.len()).min(bytes.len());
                     let bytes = bytes[..stop].to_vec();
-                    play(program, bytes, script.dump_ends, script.pause, script.stderr, cancel)
+                    play(
+                        program,
+                        bytes,
+                        script.dump_ends,
+                        script.pause,
+                        script.stderr,
+                        cancel,
+                    )
                 }
             }
             PgProgram::PgRestore => {
@@ -377,7 +403,10 @@ impl PgExecutor for FakeExecutor {
                     let archive = match args.last() {
                         Some(path) if path.starts_with("/scratch") => {
                             let scratch = self.scratch.lock().unwrap();
-                            scratch.get(&format!("{path}/toc.dat")).cloned().unwrap_or_default()
+                            scratch
+                                .get(&format!("{path}/toc.dat"))
+                                .cloned()
+                                .unwrap_or_default()
                         }
                         _ => input,
                     };
@@ -435,20 +464,30 @@ impl PgExecutor for FakeExecutor {
                 header.set_size(bytes.len() as u64);
                 header.set_mode(0o600);
                 let path = format!("{name}/{leaf}");
-                builder.append_data(&mut header, path, bytes.as_slice()).unwrap();
+                builder
+                    .append_data(&mut header, path, bytes.as_slice())
+                    .unwrap();
             }
         }
-        Ok(Box::pin(std::io::Cursor::new(builder.into_inner().unwrap())))
+        Ok(Box::pin(std::io::Cursor::new(
+            builder.into_inner().unwrap(),
+        )))
     }
 
     async fn scratch_remove(&self, dir: &ScratchDir) -> Result<(), ExecError> {
         let prefix = format!("{}/", dir.path);
-        self.scratch.lock().unwrap().retain(|path, _| !path.starts_with(&prefix));
+        self.scratch
+            .lock()
+            .unwrap()
+            .retain(|path, _| !path.starts_with(&prefix));
         Ok(())
     }
 
     async fn reap(&self, application_name: &str) -> Result<ReapReport, ExecError> {
-        self.reaped.lock().unwrap().push(application_name.to_owned());
+        self.reaped
+            .lock()
+            .unwrap()
+            .push(application_name.to_owned());
         Ok(ReapReport {
             processes: 1,
             sessions: 1,

@@ -68,7 +68,9 @@ impl Home {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::open(dir.path().join("backups")).unwrap();
-        let clock = Arc::new(FakeClock(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap())));
+        let clock = Arc::new(FakeClock(Mutex::new(
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+        )));
         let repo = Repository {
             store: Arc::new(store),
             state_dir: dir.path().join("state"),
@@ -95,7 +97,8 @@ impl Home {
     }
 
     pub async fn run(&self, fake: &Arc<FakeExecutor>) -> Result<BackupReport, BackupError> {
-        self.run_with(&self.repo, fake, &BackupOptions::default()).await
+        self.run_with(&self.repo, fake, &BackupOptions::default())
+            .await
     }
 
     pub async fn run_with(
