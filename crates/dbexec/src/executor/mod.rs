@@ -1,11 +1,25 @@
 //! Running PostgreSQL's client programs next to the server: one trait, two implementations.
 
+mod classify;
+mod docker;
+mod drive;
+mod environment;
 mod error;
+mod host;
+mod open;
+pub(crate) mod probe;
+mod programs;
+mod reader;
+mod scripts;
+mod sessions;
+mod stderr;
 mod types;
 
+pub use docker::DockerPgExecutor;
 pub use error::{ExecError, ProgramExit};
+pub use host::HostPgExecutor;
+pub use open::open_executor;
 pub use types::{
     ConnectionSettings, Finished, HostPrograms, Input, Invocation, PgExecutor, PgProgram,
     ProgramInfo, ProgramOutput, ReapReport, RunningProgram, ScratchDir, Transport, conninfo_dbname,
-    open_executor,
 };

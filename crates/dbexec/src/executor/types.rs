@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -292,22 +291,4 @@ pub fn conninfo_dbname(database: &str) -> String {
     }
     quoted.push('\'');
     quoted
-}
-
-/// Opens the executor that fits a context.
-///
-/// # Errors
-/// When the context needs a container runtime and none is given, or host programs are missing
-/// or too old.
-pub async fn open_executor(
-    context: DbContext,
-    runtime: Option<Arc<dyn crate::ContainerRuntime>>,
-    host: HostPrograms,
-    settings: ConnectionSettings,
-) -> Result<Arc<dyn PgExecutor>, ExecError> {
-    let _ = (context, runtime, host, settings);
-    Err(ExecError::ProgramMissing {
-        program: PgProgram::Psql,
-        looked_in: Vec::new(),
-    })
 }

@@ -1,0 +1,148 @@
+//! The environment of one program: connection settings and credentials travel here and nowhere
+//! else.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    creds::DbCreds,
+    executor::{ConnectionSettings, PgProgram},
+};
+
+/// Variables of libpq and the programs that must not leak in from where a program runs.
+pub(crate) const CLEARED: &[&str] = &[
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGOPTIONS",
+    "PGAPPNAME",
+    "PGSSLMODE",
+    "PGREQUIRESSL",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLROOTCERT",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLSNI",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGCHANNELBINDING",
+    "PGGSSENCMODE",
+    "PGKRBSRVNAME",
+    "PGTARGETSESSIONATTRS",
+    "PGLOADBALANCEHOSTS",
+    "PGCLIENTENCODING",
+    "PGDATESTYLE",
+    "PGTZ",
+    "PGGEQO",
+    "PGSSLNEGOTIATION",
+    "PGCONNECT_TIMEOUT",
+    "PSQLRC",
+    "PSQL_HISTORY",
+    "LC_ALL",
+    "LANGUAGE",
+    "PG_COLOR",
+];
+
+/// Environment of a program: name and value. `connection` is `None` for a run without a server.
+pub(crate) fn variables(
+    program: PgProgram,
+    connection: Option<(&DbCreds, &str)>,
+    settings: &ConnectionSettings,
+) -> Vec<(String, SecretString)> {
+    let mut list = Vec::new();
+    let mut set = |name: &str, value: &str| {
+        list.push((name.to_owned(), SecretString::from(value.to_owned())));
+    };
+    // English messages, whatever the locale: their words are judged.
+    set("LC_ALL", "C");
+    set("PGAPPNAME", &settings.application_name);
+    let Some((creds, database)) = connection else {
+        return list;
+    };
+    if let Some(host) = &creds.host {
+        set("PGHOST", host);
+    }
+    set("PGPORT", &creds.port.to_string());
+    set("PGUSER", &creds.user);
+    // By environment the name is data: as an argument `host=…` would be a connection string.
+    set("PGDATABASE", database);
+    if let Some(password) = &creds.password {
+        set("PGPASSWORD", password.expose_secret());
+    }
+    set(
+        "PGCONNECT_TIMEOUT",
+        &settings.connect_timeout.as_secs().max(2).to_string(),
+    );
+    if program == PgProgram::Psql {
+        // pg_dump must keep the encoding of the database; our own queries speak UTF-8.
+        set("PGCLIENTENCODING", "UTF8");
+        set(
+            "PGOPTIONS",
+            &format!(
+                "-c statement_timeout={} -c lock_timeout={}",
+                settings.statement_timeout.as_millis(),
+                settings.lock_wait_timeout.as_millis()
+            ),
+        );
+    }
+    let tls = &creds.tls;
+    if let Some(mode) = tls.mode {
+        set("PGSSLMODE", mode.as_str());
+    }
+    let files = [
+        ("PGSSLROOTCERT", &tls.root_cert),
+        ("PGSSLCERT", &tls.cert),
+        ("PGSSLKEY", &tls.key),
+        ("PGSSLCRL", &tls.crl),
+    ];
+    for (name, path) in files {
+        if let Some(path) = path {
+            set(name, &path.to_string_lossy());
+        }
+    }
+    if let Some(binding) = &tls.channel_binding {
+        set("PGCHANNELBINDING", binding);
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::creds::TlsOptions;
+
+    #[test]
+    fn a_run_without_a_server_gets_no_credentials() {
+        let settings = ConnectionSettings::new("r");
+        let names: Vec<String> = variables(PgProgram::PgRestore, None, &settings)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["LC_ALL", "PGAPPNAME"]);
+    }
+
+    #[test]
+    fn every_variable_that_is_set_is_also_cleared() {
+        let creds = DbCreds {
+            host: Some("h".to_owned()),
+            port: 1,
+            database: "d".to_owned(),
+            user: "u".to_owned(),
+            password: Some("p".into()),
+            tls: TlsOptions {
+                channel_binding: Some("require".to_owned()),
+                ..Default::default()
+            },
+        };
+        let settings = ConnectionSettings::new("r");
+        for (name, _) in variables(PgProgram::Psql, Some((&creds, "d")), &settings) {
+            assert!(CLEARED.contains(&name.as_str()), "{name}");
+        }
+    }
+}
