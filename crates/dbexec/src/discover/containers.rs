@@ -149,7 +149,7 @@ pub(crate) async fn search(
         }
     };
     look_into(runtime, narrow, named.as_deref(), &mut seen, recorder).await?;
-    classify(named.as_deref(), seen, &mut search, recorder);
+    classify(named.as_deref(), &seen, &mut search, recorder);
     Ok(search)
 }
 
@@ -314,7 +314,19 @@ async fn look_into(
                 .collect();
             paths.sort_unstable();
             paths.dedup();
-            let result = look_inside(runtime.as_ref(), &seen.details.id, &paths).await;
+            let id = &seen.details.id;
+            let mut result = look_inside(runtime.as_ref(), id, &paths).await;
+            // It may have ended since it was listed; the engine then refuses the exec.
+            if result.is_err()
+                && !runtime
+                    .inspect(id)
+                    .await
+                    .is_ok_and(|now| now.state == ContainerState::Running)
+            {
+                result = Err(RuntimeError::NotFound {
+                    container: seen.details.name.clone(),
+                });
+            }
             (seen, since, result)
         });
     }
@@ -390,12 +402,7 @@ fn siblings_of(named: &[usize], seen: &[Seen]) -> Vec<usize> {
         .collect()
 }
 
-fn classify(
-    named: Option<&[usize]>,
-    seen: Vec<Seen>,
-    search: &mut Search,
-    recorder: &mut Recorder,
-) {
+fn classify(named: Option<&[usize]>, seen: &[Seen], search: &mut Search, recorder: &mut Recorder) {
     let details: Vec<&ContainerDetails> = seen.iter().map(|seen| &seen.details).collect();
     let wanted = |at: usize| named.is_none_or(|named| named.contains(&at));
     let is_server = |seen: &Seen| {
@@ -416,7 +423,7 @@ fn classify(
         }
         let name = &this.details.name;
         let leads = destination(this.settings.fields.host_value(), at, &details);
-        let mut words = settings_words(&this.settings, &leads, &seen);
+        let mut words = settings_words(&this.settings, &leads, seen);
         if !this.settings.notes.is_empty() {
             words = format!("{words}; {}", this.settings.notes.join("; "));
         }

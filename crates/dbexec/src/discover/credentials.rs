@@ -5,6 +5,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use super::{
+    error::describe,
     recorder::{CREDENTIALS, Recorder},
     settings::{Fields, Login, creds_of, is_socket, sources_of},
 };
@@ -159,10 +160,11 @@ pub(crate) async fn try_logins(
                 },
                 since,
                 format!(
-                    "{} over {place} port {}, {}, database {name:?}: {error}",
+                    "{} over {place} port {}, {}, database {name:?}: {}",
                     attempts.server,
                     attempts.port,
                     login.words(),
+                    describe(&error),
                 ),
             );
             match next {

@@ -3,12 +3,16 @@
 use async_trait::async_trait;
 
 use super::{
-    DiscoverError, DiscoverInput,
+    DiscoverError, DiscoverInput, Found,
+    all::all_with,
     credentials::{CredentialProbe, Place},
     flow::Flow,
     recorder::Recorder,
 };
-use crate::{DbContext, DbCreds, ExecError, PgProgram, ServerIdentity};
+use crate::{
+    DbContext, DbCreds, ExecError, ServerIdentity, Trail,
+    executor::probe::{self, server_identity},
+};
 
 /// Finds one server with credentials that work.
 ///
@@ -17,6 +21,13 @@ use crate::{DbContext, DbCreds, ExecError, PgProgram, ServerIdentity};
 #[tracing::instrument(name = "discover", skip_all)]
 pub async fn discover_db_context(input: &DiscoverInput) -> Result<DbContext, DiscoverError> {
     discover_with(input, &ExecutorProbe { input }).await
+}
+
+/// Finds every server that can be seen, with tested credentials or the reason why there are none.
+/// Explicit settings other than the image pattern have no part in it.
+#[tracing::instrument(name = "discover_all", skip_all)]
+pub async fn discover_all(input: &DiscoverInput) -> (Vec<Found>, Trail) {
+    all_with(input, &ExecutorProbe { input }).await
 }
 
 /// Discovery with a probe of the caller's; the seam of the tests.
@@ -44,11 +55,23 @@ impl CredentialProbe for ExecutorProbe<'_> {
         place: Place<'_>,
         creds: &DbCreds,
     ) -> Result<ServerIdentity, ExecError> {
-        // The executor's own login test takes this place as soon as it is there.
-        let _ = (self.input, place, creds);
-        Err(ExecError::ProgramMissing {
-            program: PgProgram::Psql,
-            looked_in: Vec::new(),
-        })
+        let settings = &self.input.settings;
+        match place {
+            Place::Container(identity) => {
+                let runtime = self.input.runtime.as_ref().map_err(|_| {
+                    // Not reached: a container is known only where the engine answered.
+                    ExecError::ContainerChanged {
+                        name: identity.name.clone(),
+                        id: identity.id.clone(),
+                        found: "no container engine answers any more".to_owned(),
+                    }
+                })?;
+                server_identity(&probe::Place::Container(runtime, identity), creds, settings).await
+            }
+            Place::Host => {
+                let host = probe::Place::Host(&self.input.host_programs);
+                server_identity(&host, creds, settings).await
+            }
+        }
     }
 }

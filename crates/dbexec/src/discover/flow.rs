@@ -83,7 +83,7 @@ impl Flow<'_> {
             OwnEnvironment::Broken(problem) => {
                 return Err(self.invalid(ENVIRONMENT, since, problem.clone()));
             }
-            OwnEnvironment::Read(fields) => fields.clone(),
+            OwnEnvironment::Read(fields) => fields.as_ref().clone(),
         };
         let notes = if notes.is_empty() {
             String::new()

@@ -13,7 +13,7 @@ pub(crate) enum OwnEnvironment {
     /// It cannot be used, and why.
     Broken(String),
     /// Fields, possibly none.
-    Read(Fields),
+    Read(Box<Fields>),
 }
 
 impl OwnEnvironment {
@@ -55,7 +55,7 @@ pub(crate) fn read_own_environment(env: &EnvSnapshot) -> (OwnEnvironment, Vec<St
     }
     let notes = reader.notes.into_inner();
     match fields {
-        Ok(fields) => (OwnEnvironment::Read(fields), notes),
+        Ok(fields) => (OwnEnvironment::Read(Box::new(fields)), notes),
         Err(problem) => (OwnEnvironment::Broken(problem), notes),
     }
 }

@@ -23,7 +23,8 @@ pub(crate) const CREDENTIALS: &str = "credentials";
 /// `state/db.env`.
 pub(crate) const PERSISTED_FILE: &str = "persisted_file";
 
-/// Every step name, for the metrics and their test.
+/// Every step name.
+#[cfg(test)]
 pub(crate) const STEPS: &[&str] = &[
     EXPLICIT,
     ENVIRONMENT,

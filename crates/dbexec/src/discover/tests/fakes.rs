@@ -247,14 +247,16 @@ pub(super) fn account(
     }
 }
 
+/// One attempt: place, host, user, password, database.
+pub(super) type Attempt = (String, Option<String>, String, Option<String>, String);
+
 /// Servers that judge logins as PostgreSQL does, and remember every attempt.
 #[derive(Debug, Default)]
 pub(super) struct FakeServers {
     pub accounts: Vec<Account>,
     /// Places whose local socket asks for `peer`.
     pub peer: Vec<&'static str>,
-    /// Place, host, user, password, database.
-    pub attempts: Mutex<Vec<(String, Option<String>, String, Option<String>, String)>>,
+    pub attempts: Mutex<Vec<Attempt>>,
 }
 
 #[async_trait]

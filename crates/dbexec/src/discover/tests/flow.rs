@@ -16,7 +16,7 @@ async fn find(input: &DiscoverInput, servers: &FakeServers) -> Result<DbContext,
     let result = discover_with(input, servers).await;
     // Whatever happens, no secret is in the words.
     let words = match &result {
-        Ok(context) => format!("{:?}", context),
+        Ok(context) => format!("{context:?}"),
         Err(error) => format!("{error} {error:?} {:?}", error.hints()),
     };
     assert!(!words.contains("canary"), "a secret is in {words}");
@@ -294,7 +294,8 @@ async fn an_app_container_leads_to_its_sibling_or_to_a_remote_host() {
 
 #[tokio::test]
 async fn credentials_are_read_in_every_spelling() {
-    let rows: Vec<(Vec<(&str, &str)>, Vec<(&str, &str)>, &str, &str)> = vec![
+    type Pairs = Vec<(&'static str, &'static str)>;
+    let rows: Vec<(Pairs, Pairs, &str, &str)> = vec![
         (
             vec![("POSTGRES_PASSWORD", "canary-1")],
             vec![],

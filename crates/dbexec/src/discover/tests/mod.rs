@@ -1,4 +1,6 @@
-//! The flow of discovery over a fake engine and fake servers.
+//! Discovery over a fake engine and fake servers, and its pure parts.
 
 mod fakes;
 mod flow;
+mod persisted;
+mod variables;
