@@ -198,9 +198,8 @@ impl Decoder {
                 *ended || (!self.begun && self.wrapping == Wrapping::Blocks)
             }
             State::Lz4(decoder) => decoder.at_end(),
-            State::Zstd { ended, .. } => {
-                *ended && (self.begun || self.wrapping == Wrapping::Blocks)
-            }
+            // An empty large object of a directory archive is an empty file.
+            State::Zstd { ended, .. } => *ended,
         };
         if ended {
             Ok(())

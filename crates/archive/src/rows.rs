@@ -1,9 +1,13 @@
-//! Counts the rows of COPY's text format and insists on its terminator.
+//! Counts the rows of COPY's text format and insists on its terminator, which every pg_dump
+//! writes as `\.` and three line breaks.
 //!
 //! In text COPY every newline byte ends a row (newlines inside values are written `\n`), and no
 //! row is `\.` alone, because a backslash inside a value is doubled.
 
 use memchr::memchr;
+
+/// Line breaks after the terminator.
+const BREAKS: u8 = 3;
 
 /// Counts rows while bytes pass.
 #[derive(Default)]
@@ -24,8 +28,8 @@ enum Line {
     Terminator,
     /// It is a row.
     Row,
-    /// The terminator was read to its newline.
-    Ended,
+    /// The terminator was read, and so many line breaks after it.
+    Ended(u8),
 }
 
 impl RowCounter {
@@ -38,9 +42,9 @@ impl RowCounter {
             match (self.line, byte) {
                 (Line::Start, b'\\') => self.line = Line::Backslash,
                 (Line::Backslash, b'.') => self.line = Line::Terminator,
-                (Line::Terminator, b'\n') => self.line = Line::Ended,
-                (Line::Ended, b'\n') => {}
-                (Line::Ended, _) => return Err("bytes follow the terminator of the rows"),
+                (Line::Terminator, b'\n') => self.line = Line::Ended(1),
+                (Line::Ended(breaks @ ..BREAKS), b'\n') => self.line = Line::Ended(breaks + 1),
+                (Line::Ended(_), _) => return Err("bytes follow the terminator of the rows"),
                 _ => {
                     // Inside a row: on to its end in one leap.
                     if let Some(end) = memchr(b'\n', bytes) {
@@ -65,7 +69,7 @@ impl RowCounter {
     /// When the terminator was not seen.
     pub(crate) fn finish(self) -> Result<u64, &'static str> {
         match self.line {
-            Line::Ended => Ok(self.rows),
+            Line::Ended(BREAKS) => Ok(self.rows),
             _ => Err("the rows end without their terminator (\\.)"),
         }
     }
@@ -90,7 +94,9 @@ mod tests {
         for (text, rows) in [
             ("\\.\n\n\n", Ok(0)),
             ("\n\\.\n\n\n", Ok(1)),
-            ("a\tb\n\\\\.\n\\.x\n.\n\\.\n", Ok(4)),
+            ("a\tb\n\\\\.\n\\.x\n.\n\\.\n\n\n", Ok(4)),
+            ("a\n\\.\n\n", Err(())),
+            ("a\n\\.\n\n\n\n", Err(())),
             ("\\N\n\\.\n\n\n", Ok(1)),
             ("", Err(())),
             ("a\n", Err(())),

@@ -418,6 +418,10 @@ impl Check {
             Some("create") if statement.second.as_deref() == Some("database") => {
                 self.summary.creates_database = true;
             }
+            Some(
+                "begin" | "commit" | "rollback" | "start" | "end" | "abort" | "savepoint"
+                | "release" | "prepare",
+            ) => self.summary.controls_transactions = true,
             _ => {}
         }
         statement
