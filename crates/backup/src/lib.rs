@@ -8,6 +8,7 @@ mod catalog;
 pub mod codes;
 pub mod error;
 pub mod event;
+mod export;
 pub mod id;
 mod lock;
 pub mod manifest;
@@ -26,6 +27,7 @@ mod verify;
 
 pub use error::BackupError;
 pub use event::{BackupEvent, EventSink};
+pub use export::export;
 pub use id::{BackupId, Clock};
 pub use manifest::Manifest;
 pub use prune::{apply_prune, plan_prune};

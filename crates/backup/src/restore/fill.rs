@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     check::Fingerprint,
     plan::PlannedWork,
-    source::{SourceFormat, SourcePlace},
+    source::{Source, SourceFormat, SourcePlace},
 };
 use crate::{BackupError, BackupEvent, EventSink};
 
@@ -196,7 +196,7 @@ fn psql_args() -> Vec<String> {
     .to_vec()
 }
 
-/// Puts a directory archive next to the server; returns its path there.
+/// Puts a directory archive that was checked next to the server; returns its path there.
 async fn upload(
     executor: &dyn PgExecutor,
     work: &PlannedWork,
@@ -205,29 +205,72 @@ async fn upload(
 ) -> Result<String, BackupError> {
     for (name, fingerprint) in &work.checked.files {
         let content = checked_file(work, name, Arc::clone(progress)).await?;
-        executor
-            .scratch_put(
-                scratch,
-                &format!("archive/{name}"),
-                fingerprint.bytes,
-                content,
-            )
-            .await
-            .map_err(|source| exec(format!("uploading {name} next to the server"), source))?;
+        put(executor, scratch, name, fingerprint.bytes, content).await?;
     }
     Ok(format!("{}/archive", scratch.path))
 }
 
-/// A stored file that fails at its end when it is not what was checked.
+/// As [`upload`], for a directory archive of a backup, checked against its manifest on the way.
+pub(crate) async fn upload_stored(
+    executor: &dyn PgExecutor,
+    source: &Source,
+    scratch: &ScratchDir,
+    progress: &Arc<AtomicU64>,
+) -> Result<String, BackupError> {
+    for name in source.place.names() {
+        let bytes = source.place.stored(&name).map_or(0, |file| file.bytes);
+        let content = checked_stored(source, &name, Arc::clone(progress)).await?;
+        put(executor, scratch, &name, bytes, content).await?;
+    }
+    Ok(format!("{}/archive", scratch.path))
+}
+
+async fn put(
+    executor: &dyn PgExecutor,
+    scratch: &ScratchDir,
+    name: &str,
+    bytes: u64,
+    content: Pin<Box<dyn AsyncRead + Send>>,
+) -> Result<(), BackupError> {
+    executor
+        .scratch_put(scratch, &format!("archive/{name}"), bytes, content)
+        .await
+        .map_err(|source| exec(format!("uploading {name} next to the server"), source))
+}
+
+/// A file that fails at its end when it is not what was checked.
 async fn checked_file(
     work: &PlannedWork,
     name: &str,
     progress: Arc<AtomicU64>,
 ) -> Result<Pin<Box<dyn AsyncRead + Send>>, BackupError> {
-    let inner = open(&work.source.place, name).await?;
     let expected = work.checked.files.get(name).cloned();
+    checked_reader(&work.source.place, name, expected, progress).await
+}
+
+/// A file of a backup that fails at its end when it is not what the manifest says.
+pub(crate) async fn checked_stored(
+    source: &Source,
+    name: &str,
+    progress: Arc<AtomicU64>,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, BackupError> {
+    let expected = source.place.stored(name).and_then(|file| {
+        Some(Fingerprint {
+            bytes: file.bytes,
+            sha256: hex::decode(&file.sha256).ok()?.try_into().ok()?,
+        })
+    });
+    checked_reader(&source.place, name, expected, progress).await
+}
+
+async fn checked_reader(
+    place: &SourcePlace,
+    name: &str,
+    expected: Option<Fingerprint>,
+    progress: Arc<AtomicU64>,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, BackupError> {
     Ok(Box::pin(CheckedReader {
-        inner,
+        inner: open(place, name).await?,
         expected,
         hash: Sha256::new(),
         bytes: 0,
@@ -293,7 +336,7 @@ impl AsyncRead for CheckedReader {
 /// psql knows them, so that psql itself refuses every command of its own in the script.
 async fn script(work: &PlannedWork, progress: Arc<AtomicU64>) -> Result<Input, BackupError> {
     let stored = checked_file(work, "", progress).await?;
-    let ranges: Vec<Range<u64>> = work
+    let ranges = work
         .checked
         .plain
         .as_ref()
@@ -302,21 +345,44 @@ async fn script(work: &PlannedWork, progress: Arc<AtomicU64>) -> Result<Input, B
     let key: String = (0..32)
         .map(|_| char::from(b'a' + rand::random_range(0..26)))
         .collect();
-    let restrict = work.decision.restrict;
+    let around = work.decision.restrict.then(|| {
+        (
+            format!("\\restrict {key}\n"),
+            format!("\n\\unrestrict {key}\n"),
+        )
+    });
+    Ok(Input::Stream(decompressed(stored, ranges, around)))
+}
+
+/// A plain dump of a backup, decompressed and otherwise as it is.
+pub(crate) async fn plain_stream(
+    source: &Source,
+    progress: Arc<AtomicU64>,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, BackupError> {
+    let stored = checked_stored(source, "", progress).await?;
+    Ok(decompressed(stored, Vec::new(), None))
+}
+
+/// Decompresses on a thread of its own, leaves ranges out and puts text around.
+fn decompressed(
+    stored: Pin<Box<dyn AsyncRead + Send>>,
+    without: Vec<Range<u64>>,
+    around: Option<(String, String)>,
+) -> Pin<Box<dyn AsyncRead + Send>> {
     let handle = tokio::runtime::Handle::current();
     let (pieces, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
     tokio::task::spawn_blocking(move || {
-        let stored = SyncIoBridge::new_with_handle(stored, handle);
-        let result = (|| {
-            let send = |piece: Bytes| {
-                pieces
-                    .blocking_send(Ok(piece))
-                    .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-            };
-            if restrict {
-                send(Bytes::from(format!("\\restrict {key}\n")))?;
-            }
-            let mut script = archive::WithoutRanges::new(archive::open_plain(stored)?, ranges);
+        let send = |piece: Bytes| {
+            pieces
+                .blocking_send(Ok(piece))
+                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        };
+        let pump = || {
+            let (before, after) = around.unwrap_or_default();
+            send(Bytes::from(before))?;
+            let mut stored = SyncIoBridge::new_with_handle(stored, handle);
+            let plain = archive::open_plain(&mut stored)?;
+            let mut script = archive::WithoutRanges::new(plain, without);
             let mut piece = vec![0; PIECE];
             loop {
                 let read = script.read(&mut piece)?;
@@ -325,12 +391,12 @@ async fn script(work: &PlannedWork, progress: Arc<AtomicU64>) -> Result<Input, B
                 }
                 send(Bytes::copy_from_slice(&piece[..read]))?;
             }
-            if restrict {
-                send(Bytes::from(format!("\n\\unrestrict {key}\n")))?;
-            }
-            Ok(())
-        })();
-        if let Err(error) = result {
+            drop(script);
+            // A decoder may stop before the end of the file; only there the hash is compared.
+            io::copy(&mut stored, &mut io::sink())?;
+            send(Bytes::from(after))
+        };
+        if let Err(error) = pump() {
             // A reader that is gone has its own reason already.
             let _ = pieces.blocking_send(Err(error));
         }
@@ -338,7 +404,7 @@ async fn script(work: &PlannedWork, progress: Arc<AtomicU64>) -> Result<Input, B
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|piece| (piece, receiver))
     });
-    Ok(Input::Stream(Box::pin(StreamReader::new(Box::pin(stream)))))
+    Box::pin(StreamReader::new(Box::pin(stream)))
 }
 
 /// What tells that a file in place was not touched while pg_restore read it.

@@ -111,6 +111,18 @@ impl SourcePlace {
         }
     }
 
+    /// Names of a directory archive's files.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Stored { files, .. } => files
+                .iter()
+                .filter_map(|file| file.name.rsplit('/').next())
+                .map(str::to_owned)
+                .collect(),
+            Self::Path(_) => Vec::new(),
+        }
+    }
+
     /// The file or directory on this host, where there is one.
     pub(crate) fn local_path(&self) -> Option<PathBuf> {
         match self {
