@@ -10,8 +10,10 @@ use tokio::task::JoinHandle;
 pub(crate) const DATABASE_END: &str = "-- PostgreSQL database dump complete";
 /// Last line of comment of a script of pg_dumpall.
 pub(crate) const CLUSTER_END: &str = "-- PostgreSQL database cluster dump complete";
-/// zstd level: the fastest of those that engine.md measured.
+/// zstd level: the best of those that engine.md measured.
 const LEVEL: i32 = 2;
+/// Word of the manifest for it.
+pub(crate) const COMPRESSION: &str = "zstd:2";
 /// Bytes of the end of a script that are kept.
 const TAIL: usize = 4096;
 

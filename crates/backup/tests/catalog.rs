@@ -1,5 +1,7 @@
 //! The catalogue and `verify` over what is stored: flipped bits, swapped files, newer formats.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 mod support;
 
 use backup::{BackupError, BackupOptions, DumpFormat, Manifest, VerifyLevel, VerifyReport};
@@ -118,7 +120,7 @@ async fn bar_44_cut_missing_and_foreign_files_are_found() {
         );
         let catalog = home.repo.catalog().await.unwrap();
         assert!(catalog.damaged[0].problem.contains("bytes instead of"));
-        assert_eq!(catalog.backups, [older.clone()]);
+        assert_eq!(catalog.backups, std::slice::from_ref(&older));
     }
     std::fs::remove_file(dir.join(name)).unwrap();
     assert!(!verify(&home, &newer).await.ok);

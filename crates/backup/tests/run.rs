@@ -1,5 +1,7 @@
 //! Runs against a scripted executor: what is published, and what never is.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 mod support;
 
 use std::sync::Arc;

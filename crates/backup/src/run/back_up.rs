@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::{clean_up, remove_backup};
-use super::dump::{Kind, Work, arguments, filters};
+use super::dump::{Kind, Source, Work, arguments, filters};
 use super::preflight::{Plan, preflight};
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::{Progress, publish::publish};
@@ -224,39 +224,30 @@ impl Run<'_> {
         let operation = format!("dumping database {:?}", facts.name);
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
         let stem = names::stem(number, &facts.name);
-        let database = Some(facts.name.clone());
-        let pg_dump = PgProgram::PgDump;
         let (files, finished, compression) = match self.options.format {
-            DumpFormat::Custom => {
-                let name = format!("{stem}.dump");
-                let (file, finished) = work
-                    .store_output(
-                        pg_dump,
-                        args,
-                        database,
+            DumpFormat::Custom | DumpFormat::Plain => {
+                let (name, kind, compression) = match self.options.format {
+                    DumpFormat::Plain => (
+                        format!("{stem}.sql.zst"),
+                        Kind::Script(script::DATABASE_END),
+                        script::COMPRESSION,
+                    ),
+                    _ => (
+                        format!("{stem}.dump"),
                         Kind::Custom,
-                        &name,
-                        &operation,
-                        &mut progress,
-                    )
-                    .await?;
-                (vec![file], finished, plan.compression.as_str())
-            }
-            DumpFormat::Plain => {
-                let name = format!("{stem}.sql.zst");
-                let kind = Kind::Script(script::DATABASE_END);
-                let (file, finished) = work
-                    .store_output(
-                        pg_dump,
-                        args,
-                        database,
-                        kind,
-                        &name,
-                        &operation,
-                        &mut progress,
-                    )
-                    .await?;
-                (vec![file], finished, "zstd:2")
+                        plan.compression.as_str(),
+                    ),
+                };
+                let source = Source {
+                    program: PgProgram::PgDump,
+                    args,
+                    database: facts.name.clone(),
+                    kind,
+                    name: &name,
+                    operation: &operation,
+                };
+                let (file, finished) = work.store_output(source, &mut progress).await?;
+                (vec![file], finished, compression)
             }
             DumpFormat::Directory => {
                 // Each job is a session, and the leader is one more.

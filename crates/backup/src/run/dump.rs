@@ -32,7 +32,19 @@ pub(crate) enum Kind {
     Script(&'static str),
 }
 
-/// A stream to be stored.
+/// A program whose output is stored as one file.
+pub(crate) struct Source<'a> {
+    pub(crate) program: PgProgram,
+    pub(crate) args: Vec<String>,
+    pub(crate) database: String,
+    pub(crate) kind: Kind,
+    /// Name of the file in the backup's directory.
+    pub(crate) name: &'a str,
+    /// What is being done, for errors.
+    pub(crate) operation: &'a str,
+}
+
+/// Where streams are stored, and how to stop.
 pub(crate) struct Work<'a> {
     pub(crate) store: &'a Arc<dyn Store>,
     pub(crate) executor: &'a Arc<dyn PgExecutor>,
@@ -88,14 +100,17 @@ impl Work<'_> {
     /// program ended with 0 and what it wrote has the right beginning (and, for a script, end).
     pub(crate) async fn store_output(
         &self,
-        program: PgProgram,
-        args: Vec<String>,
-        database: Option<String>,
-        kind: Kind,
-        name: &str,
-        operation: &str,
+        source: Source<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<(StoredFile, Finished), BackupError> {
+        let Source {
+            program,
+            args,
+            database,
+            kind,
+            name,
+            operation,
+        } = source;
         let stored = |source| BackupError::Store {
             operation: operation.to_owned(),
             source,
@@ -110,7 +125,7 @@ impl Work<'_> {
             .start(Invocation {
                 program,
                 args,
-                database,
+                database: Some(database),
                 input: Input::Nothing,
                 cancel,
             })

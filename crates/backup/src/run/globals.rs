@@ -4,7 +4,7 @@ use dbexec::executor::conninfo_dbname;
 use dbexec::{ExecError, PgProgram};
 
 use super::Progress;
-use super::dump::{Kind, Work};
+use super::dump::{Kind, Source, Work};
 use crate::{BackupError, BackupEvent, EventSink, manifest::GlobalsRecord, script};
 
 /// Name of the stored script.
@@ -43,12 +43,14 @@ impl Work<'_> {
         let mut progress = Progress::start(sink, "dump", "globals", None);
         let stored = self
             .store_output(
-                PgProgram::PgDumpall,
-                args,
-                Some(context.creds.database.clone()),
-                Kind::Script(script::CLUSTER_END),
-                NAME,
-                "dumping the globals",
+                Source {
+                    program: PgProgram::PgDumpall,
+                    args,
+                    database: context.creds.database.clone(),
+                    kind: Kind::Script(script::CLUSTER_END),
+                    name: NAME,
+                    operation: "dumping the globals",
+                },
                 &mut progress,
             )
             .await;

@@ -5,6 +5,7 @@ mod cleanup;
 mod directory;
 mod dump;
 mod globals;
+mod patterns;
 mod preflight;
 mod progress;
 mod publish;

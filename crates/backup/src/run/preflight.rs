@@ -6,6 +6,7 @@ use dbexec::executor::ProgramInfo;
 use dbexec::{PgExecutor, PgProgram};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::patterns;
 use super::queries::{self, DatabaseFacts, InsideFacts};
 use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository};
 
@@ -74,6 +75,9 @@ pub(crate) async fn preflight(
     dbexec::query::check_same_server(executor.as_ref())
         .await
         .map_err(exec("checking that the server is the one that was found"))?;
+    dbexec::query::check_no_pooler(executor.as_ref())
+        .await
+        .map_err(exec("looking for a transaction pooler in the way"))?;
     let pg_dump = executor
         .program(PgProgram::PgDump)
         .await
@@ -85,10 +89,16 @@ pub(crate) async fn preflight(
     check_connect(&chosen, &executor.context().creds.user)?;
     let mut warnings = Vec::new();
 
+    let filters: Vec<_> = options
+        .exclude_table_data
+        .iter()
+        .map(|pattern| patterns::translate(pattern))
+        .collect();
+    let filters = filters.as_slice();
     let together = executor.settings().max_connections.max(1) as usize;
     let databases: Vec<(DatabaseFacts, InsideFacts)> = stream::iter(chosen)
         .map(|database| async move {
-            let inside = queries::inside(executor.as_ref(), &database.name)
+            let inside = queries::inside(executor.as_ref(), &database.name, filters)
                 .await
                 .map_err(|source| BackupError::Exec {
                     operation: format!("asking what is in database {:?}", database.name),

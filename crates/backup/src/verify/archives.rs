@@ -243,8 +243,7 @@ impl Work<'_> {
         let (reader, seen) = HashingReader::new(stream);
         let before = self.checked.problems.len();
         let args = vec!["--format=custom".to_owned(), "--file=/dev/null".to_owned()];
-        let ended = self
-            .restore(restorer, args, Input::Stream(Box::pin(reader)), object)
+        self.restore(restorer, args, Input::Stream(Box::pin(reader)), object)
             .await?;
         let seen = seen
             .lock()
@@ -259,7 +258,6 @@ impl Work<'_> {
         }
         // pg_restore stopped before the end of the file (by a failure, or because nothing that
         // it wants comes after): the hash needs a pass of its own.
-        let _ = ended;
         self.file(file, object, None, Some(progress)).await
     }
 
@@ -285,13 +283,11 @@ impl Work<'_> {
         };
         self.checked.reader = Some(restorer.name.clone());
         let local = self.repo.store.local_path(&stored);
-        if let (true, Some(path)) = (restorer.executor.shares_files(), local) {
-            if let Some(path) = path.to_str() {
-                let args = args(path);
-                self.restore(restorer, args, Input::Nothing, &object)
-                    .await?;
-                return Ok(());
-            }
+        if restorer.executor.shares_files()
+            && let Some(path) = local.as_deref().and_then(std::path::Path::to_str)
+        {
+            let args = args(path);
+            return self.restore(restorer, args, Input::Nothing, &object).await;
         }
         let exec = |source| BackupError::Exec {
             operation: format!("placing {dir} next to pg_restore"),
@@ -325,7 +321,7 @@ impl Work<'_> {
         if let Err(error) = restorer.executor.scratch_remove(&scratch).await {
             tracing::warn!(%error, path = scratch.path, "a scratch directory was left behind");
         }
-        result.map(|_| ())
+        result
     }
 
     async fn directory_built_in(&mut self, database: &DatabaseRecord) -> Result<(), BackupError> {
@@ -376,7 +372,7 @@ impl Work<'_> {
         args: Vec<String>,
         input: Input,
         object: &str,
-    ) -> Result<bool, BackupError> {
+    ) -> Result<(), BackupError> {
         let cancel = self.cancel.child_token();
         let _end_program_on_return = cancel.clone().drop_guard();
         let invocation = Invocation {
@@ -392,22 +388,23 @@ impl Work<'_> {
         };
         match ended {
             Ok(finished) => {
-                // pg_restore warns, and goes on, where it had to guess.
+                // Every fault in an archive ends pg_restore with a failure; what it says beside
+                // is about its surroundings.
                 for line in finished.stderr {
-                    self.checked.problem(object, format!("pg_restore: {line}"));
+                    tracing::warn!(object, line, "pg_restore");
                 }
-                Ok(true)
+                Ok(())
             }
             Err(ExecError::Failed { stderr, exit, .. }) => {
                 let said = stderr.last().cloned().unwrap_or_else(|| exit.to_string());
                 self.checked
                     .problem(object, format!("it cannot be read to its end: {said}"));
-                Ok(false)
+                Ok(())
             }
             Err(ExecError::Input { source, .. }) => {
                 self.checked
                     .problem(object, format!("it cannot be read: {source}"));
-                Ok(false)
+                Ok(())
             }
             Err(ExecError::Interrupted { .. }) => Err(BackupError::Interrupted {
                 operation: format!("reading {object}"),

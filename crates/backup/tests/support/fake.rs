@@ -71,12 +71,15 @@ impl Default for Script {
     }
 }
 
+/// A program with its arguments and database.
+pub type Started = (PgProgram, Vec<String>, Option<String>);
+
 pub struct FakeExecutor {
     pub script: Mutex<Script>,
     context: DbContext,
     settings: ConnectionSettings,
     /// Programs that ran, with their arguments.
-    pub started: Mutex<Vec<(PgProgram, Vec<String>, Option<String>)>>,
+    pub started: Mutex<Vec<Started>>,
     /// `application_name`s that were reaped.
     pub reaped: Mutex<Vec<String>>,
     scratch: Mutex<BTreeMap<String, Vec<u8>>>,
@@ -185,9 +188,9 @@ impl FakeExecutor {
             return Some(row.to_string());
         }
         if text.contains("pg_control_system") {
-            // Under every name that the column may have.
             let row = serde_json::json!({
-                "system_identifier": number.to_string(),
+                "system_identifier": number.to_string(), "version_num": 170_004,
+                "version": "17.4", "in_recovery": false, "is_superuser": true,
             });
             return Some(row.to_string());
         }
@@ -345,7 +348,11 @@ impl PgExecutor for FakeExecutor {
             PgProgram::Psql => {
                 let text = format!("{} {}", args.join(" "), String::from_utf8_lossy(&input));
                 match self.answer(&script, &text) {
-                    Some(row) => well(format!("{row}\n").into_bytes()),
+                    Some(row) => {
+                        // What the script echoes at its end.
+                        let echoed = text.rsplit_once("\\echo ").map_or("", |(_, echoed)| echoed);
+                        well(format!("{row}\n{}\n", echoed.trim_end()).into_bytes())
+                    }
                     None => panic!("the fake knows no answer to {text}"),
                 }
             }
@@ -374,7 +381,7 @@ impl PgExecutor for FakeExecutor {
                 let directory = args.iter().find_map(|arg| arg.strip_prefix("--file="));
                 if let Some(path) = directory {
                     let mut scratch = self.scratch.lock().unwrap();
-                    scratch.insert(format!("{path}/toc.dat"), bytes.clone());
+                    scratch.insert(format!("{path}/toc.dat"), bytes);
                     scratch.insert(format!("{path}/1.dat.zst"), b"rows".to_vec());
                     drop(scratch);
                     play(
