@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::{clean_up, remove_backup};
-use super::dump::{Kind, Source, Work, arguments, filters};
+use super::dump::{Kind, Source, Work, arguments, explain_lock, filters};
 use super::preflight::{Plan, preflight};
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::{Progress, publish::publish};

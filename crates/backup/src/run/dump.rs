@@ -95,6 +95,39 @@ pub(crate) fn exec_error(operation: String, source: ExecError) -> BackupError {
     }
 }
 
+/// Says so where pg_dump gave up waiting for a table: its own words speak of a statement timeout.
+pub(crate) fn explain_lock(error: BackupError, waited: std::time::Duration) -> BackupError {
+    match error {
+        BackupError::Exec {
+            operation,
+            source: ExecError::Failed {
+                program,
+                exit,
+                stderr,
+            },
+        } => {
+            let said = |words: &str| stderr.iter().any(|line| line.contains(words));
+            let operation = if said("LOCK TABLE") && said("timeout") {
+                format!(
+                    "{operation} (a table stayed locked by another session for more than {} s)",
+                    waited.as_secs()
+                )
+            } else {
+                operation
+            };
+            BackupError::Exec {
+                operation,
+                source: ExecError::Failed {
+                    program,
+                    exit,
+                    stderr,
+                },
+            }
+        }
+        error => error,
+    }
+}
+
 impl Work<'_> {
     /// Runs a program and stores its standard output. The stream is committed only after the
     /// program ended with 0 and what it wrote has the right beginning (and, for a script, end).

@@ -8,6 +8,8 @@
 )]
 
 pub mod fake;
+pub mod live;
+pub mod real;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
