@@ -47,7 +47,14 @@ pub async fn plan_restore(
     let facts = match (&source.backup, &checked.toc) {
         (Some(backup), _) => facts::of_record(&backup.1),
         (None, Some(toc)) => facts::of_toc(toc),
-        (None, None) => DatabaseFacts::default(),
+        (None, None) => DatabaseFacts {
+            notes: vec![
+                "a plain dump does not say how its database was made: the new one gets the \
+                 server's own encoding and locale, and no settings or privileges of its own"
+                    .to_owned(),
+            ],
+            ..DatabaseFacts::default()
+        },
     };
     let (RestorePlace::NewDatabase { name } | RestorePlace::InPlace { name }) = &request.place;
     let target = target::ask(executor.as_ref(), name).await?;
