@@ -76,7 +76,7 @@ fn schema(live: &Live, database: &str) -> String {
 fn rows(live: &Live, database: &str) -> String {
     let tables = live.psql(
         database,
-        "SELECT format('SELECT %L, count(*), md5(string_agg(x::text, E''\\n'' ORDER BY x::text COLLATE "C")) FROM ONLY %I.%I AS x;', c.relname, n.nspname, c.relname)
+        "SELECT format('SELECT %L, count(*), md5(string_agg(x::text, E''\\n'' ORDER BY x::text COLLATE \"C\")) FROM ONLY %I.%I AS x;', c.relname, n.nspname, c.relname)
          FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
          WHERE n.nspname = 's' AND c.relkind IN ('r', 'm') ORDER BY 1",
     );
