@@ -2,7 +2,7 @@
 
 use super::settings::{Fields, Setting, single_host};
 use crate::{
-    CredentialSource,
+    CredentialSource, TlsOptions,
     discover::ExplicitSettings,
     target::{TargetSpec, url_settings},
 };
@@ -106,17 +106,25 @@ pub(crate) fn asked(
     }
 }
 
-/// Fills what `fields` leaves open, field by field: both were typed by one person, so that host
-/// and login belong together whatever they say.
+/// Fills what `fields` leaves open, field by field. A password of another user is not taken: it
+/// belongs to that user.
 pub(crate) fn overlay(fields: &mut Fields, under: Fields) {
+    let same_user = match (&fields.user, &under.user) {
+        (Some(above), Some(below)) => above.value == below.value,
+        _ => true,
+    };
     fields.host = fields.host.take().or(under.host);
     fields.port = fields.port.take().or(under.port);
     fields.database = fields.database.take().or(under.database);
     fields.user = fields.user.take().or(under.user);
-    if fields.passwords.is_empty() {
+    if fields.passwords.is_empty() && same_user {
         fields.passwords = under.passwords;
     }
-    let (mine, theirs) = (&mut fields.tls, under.tls);
+    overlay_tls(&mut fields.tls, under.tls);
+}
+
+/// Fills the TLS options that are left open.
+pub(crate) fn overlay_tls(mine: &mut TlsOptions, theirs: TlsOptions) {
     mine.mode = mine.mode.or(theirs.mode);
     mine.root_cert = mine.root_cert.take().or(theirs.root_cert);
     mine.cert = mine.cert.take().or(theirs.cert);

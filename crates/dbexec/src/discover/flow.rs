@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{
     Candidate, DiscoverError, DiscoverInput,
     credentials::{Accepted, Attempts, CredentialProbe, Place, try_logins},
-    explicit::{Asked, asked, overlay},
+    explicit::{Asked, asked, overlay, overlay_tls},
     own_environment::{OwnEnvironment, read_own_environment},
     persisted::{Persisted, read_persisted},
     recorder::{CONTAINER, ENVIRONMENT, EXPLICIT, Recorder},
@@ -177,16 +177,21 @@ impl Flow<'_> {
             since,
             format!("{server} was named"),
         );
-        // Names are no secrets; a password goes only where its own source sends it.
         let mut withheld = None;
+        // A database that was not typed is a suggestion: another may be there instead.
+        let typed_database = fields.database.is_some();
         if let OwnEnvironment::Read(own) = own {
             let same = fields.same_server(own);
-            fields.database = fields.database.take().or(own.database.clone());
             let same_user = match (&fields.user, &own.user) {
                 (Some(typed), Some(own)) => typed.value == own.value,
                 _ => true,
             };
-            fields.user = fields.user.take().or(own.user.clone());
+            // Names are no secrets, unless they are those of another server.
+            if same || own.host.is_none() {
+                fields.database = fields.database.take().or(own.database.clone());
+                fields.user = fields.user.take().or(own.user.clone());
+            }
+            // A password goes only where its own source sends it.
             if fields.passwords.is_empty() && same_user && !own.passwords.is_empty() {
                 if same || self.input.allow_mixed_sources {
                     fields.add_passwords(&own.passwords);
@@ -194,30 +199,20 @@ impl Flow<'_> {
                     withheld = own.passwords.first().map(|p| p.origin.clone());
                 }
             }
-            if same {
-                let mut tls = Fields {
-                    tls: fields.tls.clone(),
-                    ..Fields::default()
-                };
-                overlay(
-                    &mut tls,
-                    Fields {
-                        tls: own.tls.clone(),
-                        ..Fields::default()
-                    },
-                );
-                fields.tls = tls.tls;
-            }
+            // PGSSLMODE and its relatives hold for every host: dropping them would weaken what
+            // somebody asked for.
+            overlay_tls(&mut fields.tls, own.tls.clone());
         }
         let (user, default) = match &fields.user {
             Some(user) => (user.clone(), false),
             None => (default_user(CredentialSource::Explicit), true),
         };
         let logins = logins_of(&user, default, &fields.passwords);
-        let databases = match &fields.database {
-            Some(database) => vec![database.value.clone()],
-            None => unique(["postgres".to_owned(), user.value.clone()]),
-        };
+        let mut databases: Vec<String> = fields.database.iter().map(|d| d.value.clone()).collect();
+        if !typed_database {
+            databases.extend(["postgres".to_owned(), user.value.clone()]);
+        }
+        let databases = unique(databases);
         let result = self
             .external(&fields, logins, databases, CredentialSource::Explicit, None)
             .await;

@@ -8,7 +8,7 @@ use super::{
     containers::{ClientContainer, Narrow, Search, ServerContainer, search},
     credentials::{Accepted, Attempts, Place, try_logins},
     explicit::overlay,
-    flow::{Flow, persisted_login, server_words, unique},
+    flow::{Flow, default_user, persisted_login, server_words, unique},
     own_environment::OwnEnvironment,
     persisted::Persisted,
     recorder::{CONTAINER, CONTAINER_LIST, EXPLICIT, PERSISTED_FILE},
@@ -72,6 +72,7 @@ impl Flow<'_> {
         } else {
             CredentialSource::RunningContainer
         };
+        name_apart(&mut servers);
         if servers.len() > 1 {
             return Err(self.ambiguous(servers.into_iter().map(|s| s.candidate).collect()));
         }
@@ -225,10 +226,10 @@ impl Flow<'_> {
                 .clone()
                 .or(own.user.clone())
                 .or(said.user.clone());
-            if let Some(user) = user
-                && !own.passwords.is_empty()
-            {
-                logins.extend(logins_of(&user, false, &own.passwords));
+            let default = user.is_none();
+            let user = user.unwrap_or_else(|| default_user(CredentialSource::Env));
+            if !own.passwords.is_empty() {
+                logins.extend(logins_of(&user, default, &own.passwords));
             }
         }
         let identity = &server.identity;
@@ -244,7 +245,6 @@ impl Flow<'_> {
         {
             logins.push(persisted_login(persisted));
         }
-        // Where a password is known for a user, trying the same user without one proves nothing.
         let logins = distinct(logins);
         let mut databases = Vec::new();
         match &typed.database {
@@ -332,6 +332,22 @@ impl Flow<'_> {
         self.external(&fields, logins, databases, host_source, Some(identity))
             .await
             .map_err(|source| self.unusable(server, source))
+    }
+}
+
+/// Containers of one scaled compose service share `project/service`; only their names tell them
+/// apart.
+fn name_apart(servers: &mut [ServerContainer]) {
+    for at in 0..servers.len() {
+        let target = servers[at].candidate.target.clone();
+        let shared = servers.iter().enumerate().any(|(other, server)| {
+            other != at
+                && server.identity.compose.is_some()
+                && server.identity.compose == servers[at].identity.compose
+        });
+        if shared && !target.starts_with("container:") {
+            servers[at].candidate.target = format!("container:{}", servers[at].identity.name);
+        }
     }
 }
 

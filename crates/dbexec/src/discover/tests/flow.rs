@@ -179,6 +179,80 @@ async fn bar_19_two_containers_are_refused_with_their_names() {
 }
 
 #[tokio::test]
+async fn bar_19_containers_of_a_scaled_service_are_told_apart_by_name() {
+    let scaled = |name: &'static str, number: &'static str| {
+        let mut db = official(name);
+        db.labels = vec![
+            ("com.docker.compose.project", "shop"),
+            ("com.docker.compose.service", "db"),
+            ("com.docker.compose.container-number", number),
+        ];
+        db
+    };
+    let (mut input, _) = input(
+        vec![scaled("shop-db-1", "1"), scaled("shop-db-2", "2")],
+        &[],
+    );
+    for target in [None, Some("shop/db")] {
+        input.explicit.target = target.map(|target| TargetSpec::parse(target).unwrap());
+        let error = find(&input, &servers(Vec::new())).await.unwrap_err();
+        let DiscoverError::Ambiguous { candidates, .. } = error else {
+            panic!("{error}")
+        };
+        let targets: Vec<&str> = candidates.iter().map(|c| c.target.as_str()).collect();
+        assert_eq!(targets, ["container:shop-db-1", "container:shop-db-2"]);
+    }
+}
+
+#[tokio::test]
+async fn a_typed_user_does_not_get_the_password_of_another() {
+    let env = [
+        ("POSTGRES_HOST", "db.example"),
+        ("POSTGRES_DB", "shop"),
+        ("POSTGRES_USER", "alice"),
+        ("POSTGRES_PASSWORD", "canary-alice"),
+        ("POSTGRES_SSLMODE", "verify-full"),
+    ];
+    let (mut input, _) = input(Vec::new(), &env);
+    input.explicit.user = Some("bob".to_owned());
+    let servers = servers(vec![account("db.example:5432", "bob", Some("canary-bob"))]);
+    let error = find(&input, &servers).await.unwrap_err();
+    assert_eq!(error.code(), "CREDENTIALS_REFUSED");
+    assert!(
+        servers
+            .attempts
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|a| a.3.is_none())
+    );
+}
+
+#[tokio::test]
+async fn tls_options_of_the_environment_hold_for_a_typed_host() {
+    let env = [
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/ca"),
+        ("PGDATABASE", "gone"),
+    ];
+    let (mut input, _) = input(Vec::new(), &env);
+    input.explicit.target = Some(TargetSpec::parse("postgres://u:p@h?sslmode=require").unwrap());
+    let context = find(&input, &servers(vec![account("h:5432", "u", None)]))
+        .await
+        .unwrap();
+    assert_eq!(
+        context.creds.tls.mode.unwrap().as_str(),
+        "require",
+        "what was typed wins"
+    );
+    assert_eq!(context.creds.tls.root_cert.unwrap().to_str(), Some("/ca"));
+    assert_eq!(
+        context.creds.database, "postgres",
+        "a suggestion that is not there is passed over"
+    );
+}
+
+#[tokio::test]
 async fn bar_19_a_name_a_label_or_a_published_port_decide_between_two() {
     let both = || vec![official("db1"), official("db2")];
     let accept = || {
