@@ -297,6 +297,6 @@ fn testkit_client(scope: &Scope, host: &str) -> Client {
         &image,
         "600",
     ])
-    .unwrap();
+    .expect("the client starts");
     Client { name }
 }

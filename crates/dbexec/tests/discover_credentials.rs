@@ -18,7 +18,7 @@ fn strict(scope: &Scope) -> PgContainer {
 /// What the server wrote; PostgreSQL logs to standard error.
 fn server_log(server: &PgContainer) -> String {
     let script = "docker logs \"$0\" 2>&1";
-    testkit::process::run("sh", &["-c", script, server.id()]).unwrap()
+    testkit::process::run("sh", &["-c", script, server.id()]).expect("the log is shown")
 }
 
 #[tokio::test]

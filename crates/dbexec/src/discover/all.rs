@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use futures_util::future::join_all;
+
 use super::{
     Candidate, DiscoverInput,
     containers::{Narrow, Search, search},
@@ -115,15 +117,23 @@ async fn containers(flow: &mut Flow<'_>, own: &OwnEnvironment, found: &mut Vec<F
     else {
         return;
     };
-    for server in servers {
-        let login = flow
-            .try_container(
-                &server,
-                &Fields::default(),
-                own,
-                CredentialSource::RunningContainer,
-            )
-            .await;
+    // Side by side; each keeps its own trail until all are done.
+    let tried = servers.into_iter().map(|server| {
+        let mut part = Flow {
+            input: flow.input,
+            probe: flow.probe,
+            recorder: Recorder::default(),
+        };
+        async move {
+            let source = CredentialSource::RunningContainer;
+            let login = part
+                .try_container(&server, &Fields::default(), own, source)
+                .await;
+            (server, login, part.recorder)
+        }
+    });
+    for (server, login, recorder) in join_all(tried).await {
+        flow.recorder.append(recorder);
         found.push(Found {
             candidate: server.candidate,
             mode: DbMode::InContainer,

@@ -292,6 +292,12 @@ impl Flow<'_> {
         said.tls.cert = None;
         said.tls.key = None;
         said.tls.crl = None;
+        // The engine's own name for the machine that it runs on means nothing outside containers.
+        if let Some(host) = &mut said.host
+            && ["host.docker.internal", "host.containers.internal"].contains(&host.value.as_str())
+        {
+            host.value = "localhost".to_owned();
+        }
         let typed_password = !typed.passwords.is_empty();
         overlay(&mut fields, said);
         let server = server_words(&fields);

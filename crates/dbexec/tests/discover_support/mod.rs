@@ -38,13 +38,16 @@ impl Scope {
                 scope: name.clone(),
             }),
             name,
-            scratch: tempfile::tempdir().unwrap(),
+            scratch: tempfile::tempdir().expect("a scratch directory"),
         }
     }
 
     /// Puts a container into the scope and starts it.
     pub(crate) fn start(&self, builder: PgContainerBuilder) -> PgContainer {
-        builder.option(&["--label", &self.label()]).start().unwrap()
+        builder
+            .option(&["--label", &self.label()])
+            .start()
+            .expect("the container starts")
     }
 
     /// Label of the scope, as an argument of `docker run`.
@@ -74,7 +77,7 @@ impl Scope {
     /// An input with a target.
     pub(crate) fn named(&self, target: &str) -> DiscoverInput {
         let mut input = self.input(&[]);
-        input.explicit.target = Some(TargetSpec::parse(target).unwrap());
+        input.explicit.target = Some(TargetSpec::parse(target).expect("a target"));
         input
     }
 }

@@ -367,6 +367,21 @@ async fn an_app_container_leads_to_its_sibling_or_to_a_remote_host() {
 }
 
 #[tokio::test]
+async fn the_engines_name_for_this_host_is_this_host() {
+    let mut app = container("app");
+    app.env = vec![
+        ("POSTGRES_HOST", "host.docker.internal"),
+        ("POSTGRES_DATABASE", "shop"),
+        ("POSTGRES_USERNAME", "app"),
+    ];
+    let (input, _) = input(vec![app], &[]);
+    let servers = servers(vec![account("localhost:5432", "app", None)]);
+    let context = find(&input, &servers).await.unwrap();
+    assert_eq!(context.creds.host.as_deref(), Some("localhost"));
+    assert_eq!(context.mode, DbMode::External);
+}
+
+#[tokio::test]
 async fn credentials_are_read_in_every_spelling() {
     type Pairs = Vec<(&'static str, &'static str)>;
     let rows: Vec<(Pairs, Pairs, &str, &str)> = vec![
