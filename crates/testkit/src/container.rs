@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::images;
-use crate::process::{docker, run_with_input};
+use crate::process::{docker, run_with_env};
 
 /// Label of every container of the tests; its value is the time of the start in seconds.
 const LABEL: &str = "pgstow.test.started";
@@ -138,20 +138,21 @@ impl PgContainer {
     /// # Errors
     /// psql's words.
     pub fn psql_as(&self, user: &str, database: &str, sql: &str) -> Result<String, String> {
-        let (env, port) = (
-            format!("PGPASSWORD={}", self.password),
-            format!("PGPORT={}", self.port),
-        );
-        let name = format!("PGDATABASE={database}");
+        let port = self.port.to_string();
+        let env = [
+            ("PGPASSWORD", self.password.as_str()),
+            ("PGPORT", &port),
+            ("PGDATABASE", database),
+        ];
         let args = [
             "exec",
             "-i",
             "-e",
-            &env,
+            "PGPASSWORD",
             "-e",
-            &port,
+            "PGPORT",
             "-e",
-            &name,
+            "PGDATABASE",
             &self.id,
             "psql",
             "-U",
@@ -160,7 +161,7 @@ impl PgContainer {
             "-v",
             "ON_ERROR_STOP=1",
         ];
-        run_with_input("docker", &args, Some(sql))
+        run_with_env("docker", &args, &env, Some(sql))
     }
 
     /// Runs a program in the container and returns its standard output.
@@ -168,8 +169,8 @@ impl PgContainer {
     /// # Errors
     /// The program's words.
     pub fn exec(&self, argv: &[&str]) -> Result<String, String> {
-        let env = format!("PGPASSWORD={}", self.password);
-        docker(&[&["exec", "-e", &env, &self.id][..], argv].concat())
+        let args = [&["exec", "-e", "PGPASSWORD", &self.id][..], argv].concat();
+        run_with_env("docker", &args, &[("PGPASSWORD", &self.password)], None)
     }
 
     /// `docker stop`, `kill`, `pause`, `unpause`, `restart` or `start`, then waits for the server
@@ -360,15 +361,19 @@ impl PgContainerBuilder {
         let label = format!("{LABEL}={}", now_seconds());
         let mut args = vec!["run", "-d", "--name", &self.name, "--label", &label];
         args.extend(self.options.iter().map(String::as_str));
-        let env: Vec<String> = self
-            .env
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        args.extend(env.iter().flat_map(|pair| ["-e", pair.as_str()]));
+        args.extend(self.env.iter().flat_map(|(name, _)| ["-e", name.as_str()]));
         args.push(&self.image);
         args.extend(self.args.iter().map(String::as_str));
-        let id = docker(&args)?.trim().to_owned();
+        let env: Vec<(&str, &str)> = self
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let started = run_with_env("docker", &args, &env, None).inspect_err(|_| {
+            // A container that could not start exists all the same.
+            let _ = docker(&["rm", "-f", "-v", &self.name]);
+        });
+        let id = started?.trim().to_owned();
         let container = PgContainer {
             id,
             name: self.name,

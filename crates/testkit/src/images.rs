@@ -3,7 +3,6 @@
 //! second run is quick and a changed recipe builds anew.
 
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,6 +23,8 @@ const BITNAMI_INIT: &str = include_str!("../assets/bitnami-init.sh");
 const KARTOZA: &str = include_str!("../assets/kartoza-entrypoint.sh");
 const EXTENSION_CONTROL: &str = include_str!("../assets/extension/stowtest.control");
 const EXTENSION_SCRIPT: &str = include_str!("../assets/extension/stowtest--1.2.sql");
+/// To be raised when [`build_base`] changes what is in a base image.
+const BASE_VERSION: &str = "1";
 const LOCALES: &str = "en_US.UTF-8 UTF-8\nde_DE.UTF-8 UTF-8\nde_DE ISO-8859-1\n";
 
 /// Image in the manner of the official one.
@@ -115,18 +116,24 @@ fn suite(major: u32) -> &'static str {
     }
 }
 
+/// FNV-1a over everything that an image is made from: stable over Rust releases.
 fn recipe_hash(major: u32) -> String {
-    let mut hasher = DefaultHasher::new();
-    let parts = [ENTRYPOINT, APP, BITNAMI, BITNAMI_INIT, KARTOZA, LOCALES];
-    (
-        major,
-        parts,
-        EXTENSION_CONTROL,
-        EXTENSION_SCRIPT,
-        "recipe 1",
-    )
-        .hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    let scripts = [ENTRYPOINT, APP, BITNAMI, BITNAMI_INIT, KARTOZA, LOCALES];
+    let extension = [EXTENSION_CONTROL, EXTENSION_SCRIPT];
+    let variants = variants(major);
+    let lines = variants
+        .iter()
+        .flat_map(|(tag, lines)| [tag.as_str(), lines.as_str()]);
+    let parts = scripts
+        .into_iter()
+        .chain(extension)
+        .chain(lines)
+        .chain([BASE_VERSION]);
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in parts.flat_map(|part| part.bytes().chain([0])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("{hash:016x}")
 }
 
 fn ensure_major(major: u32, say: &(dyn Fn(&str) + Sync)) -> Result<(), String> {
@@ -201,13 +208,21 @@ fn variants(major: u32) -> Vec<(String, String)> {
             entry("bitnami-entrypoint.sh") + "COPY bitnami-init.sh /docker-entrypoint-initdb.d/\n",
         ));
         list.push((kartoza(), entry("kartoza-entrypoint.sh")));
-        // The entry point is a script, so the shell stays under another name.
+        // initdb needs a shell, so the cluster is made while there is one.
         list.push((
             shell_less(),
-            postgres_lines.to_owned()
-                + "RUN cp /bin/dash /usr/local/bin/entry-shell \
-                   && sed -i 's,^#!/bin/sh,#!/usr/local/bin/entry-shell,' /usr/local/bin/docker-entrypoint.sh \
-                   && rm -f /bin/sh /bin/dash /bin/bash /usr/bin/sh /usr/bin/dash /usr/bin/bash\n",
+            "ENV PGDATA=/srv/data\n\
+             RUN install -d -o postgres -g postgres -m 700 /srv/data \
+              && install -d -o postgres -g postgres /run/postgresql \
+              && setpriv --reuid=postgres --regid=postgres --clear-groups \
+                 /usr/lib/postgresql/15/bin/initdb --no-sync --username=postgres --auth=trust \
+              && echo 'host all all all trust' >> /srv/data/pg_hba.conf \
+              && rm -f /bin/sh /bin/dash /bin/bash /usr/bin/sh /usr/bin/dash /usr/bin/bash\n\
+             ENTRYPOINT [\"setpriv\", \"--reuid=postgres\", \"--regid=postgres\", \
+                         \"--clear-groups\", \"/usr/lib/postgresql/15/bin/postgres\"]\n\
+             CMD []\n\
+             EXPOSE 5432\n"
+                .to_owned(),
         ));
         list.push((
             program_less(),
@@ -245,7 +260,7 @@ fn write_context(dir: &Path) -> Result<(), String> {
 
 /// The image with the packages alone: reused while it is there.
 fn base_image(major: u32, say: &(dyn Fn(&str) + Sync)) -> Result<String, String> {
-    let tag = format!("pgstow-test/base:{major}-1");
+    let tag = format!("pgstow-test/base:{major}-{BASE_VERSION}");
     if docker(&["image", "inspect", "--format", "ok", &tag]).is_ok() {
         return Ok(tag);
     }
@@ -273,7 +288,7 @@ fn pull(image: &str) -> bool {
     let Ok(mut child) = pulling else {
         return false;
     };
-    let deadline = Instant::now() + Duration::from_secs(180);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
         match child.try_wait() {
             Ok(Some(status)) => return status.success(),

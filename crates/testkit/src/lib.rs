@@ -13,4 +13,5 @@ pub mod proxy;
 pub mod schema;
 pub mod tls;
 
+pub use cli::{Cli, Run};
 pub use container::{PgContainer, PgContainerBuilder};

@@ -16,8 +16,23 @@ pub fn run(program: &str, args: &[&str]) -> Result<String, String> {
 /// # Errors
 /// As [`run`].
 pub fn run_with_input(program: &str, args: &[&str], input: Option<&str>) -> Result<String, String> {
+    run_with_env(program, args, &[], input)
+}
+
+/// As [`run_with_input`], with variables for the program alone: secrets do not belong into an
+/// argument vector, which every process of the machine can read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_env(
+    program: &str,
+    args: &[&str],
+    env: &[(&str, &str)],
+    input: Option<&str>,
+) -> Result<String, String> {
     let mut child = Command::new(program)
         .args(args)
+        .envs(env.iter().copied())
         .stdin(if input.is_some() {
             Stdio::piped()
         } else {
