@@ -32,7 +32,7 @@ async fn a_run_publishes_a_backup_that_verifies_in_every_format() {
         let fake = FakeExecutor::new(Script::default());
         let report = home.run_with(&home.repo, &fake, &options).await.unwrap();
         let catalog = home.repo.catalog().await.unwrap();
-        assert_eq!(catalog.backups, [report.manifest.clone()]);
+        assert_eq!(catalog.backups, std::slice::from_ref(&report.manifest));
         assert!(catalog.runs.is_empty() && catalog.damaged.is_empty());
         assert_eq!(report.manifest.databases[0].archive.format, options.format);
         assert_eq!(report.manifest.databases[0].name, "shop");
@@ -99,7 +99,7 @@ async fn bar_07_10_13_14_failed_dumps_are_never_backups() {
             let error = home.run(&fake).await.unwrap_err();
             failed += 1;
             if end == End::Signal(9) && stop.is_none() {
-                let text = format!("{:?}", error);
+                let text = format!("{error:?}");
                 assert!(text.contains("Signal(9)"), "{text}");
             }
             assert_eq!(home.files(), files, "{end:?} after {stop:?}");
@@ -605,4 +605,89 @@ async fn a_mistyped_database_is_no_failure_of_the_target() {
         .unwrap_err();
     assert!(error.to_string().contains("\"shop\""), "{error}");
     assert!(home.repo.catalog().await.unwrap().runs.is_empty());
+}
+
+/// A tmpfs of a test, unmounted when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path, size: &str) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let options = format!("size={size},mode=700");
+        let path = at.to_str().unwrap();
+        testkit::process::run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", path]).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = testkit::process::run("umount", &["-l", self.0.to_str().unwrap_or_default()]);
+    }
+}
+
+/// A file system that is really full, by archives of many sizes.
+#[tokio::test(flavor = "multi_thread")]
+async fn bar_04_a_full_file_system() {
+    let home = Home::new();
+    let small = home.dir.path().join("small");
+    let _disk = SmallDisk::mount(&small, "4m");
+    let repo = home.with_store(Arc::new(LocalStore::open(small.join("backups")).unwrap()));
+    let fake = FakeExecutor::new(Script::default());
+    let options = BackupOptions::default();
+    let earlier = home.run_with(&repo, &fake, &options).await.unwrap();
+    let mut full = 0;
+    for kilobytes in [3000, 3900, 4000, 4040, 4060, 4080, 5000, 8000, 20_000] {
+        fake.change(|script| script.databases[0].1 = vec![b'x'; kilobytes << 10]);
+        match home.run_with(&repo, &fake, &options).await {
+            Ok(report) => {
+                assert!(verify_in(&repo, &report.manifest.id).await.ok);
+                for entry in repo
+                    .store
+                    .list(&format!("{}/", report.manifest.id))
+                    .await
+                    .unwrap()
+                {
+                    repo.store.delete(&entry.name).await.unwrap();
+                }
+            }
+            Err(error) => {
+                full += 1;
+                assert_eq!(
+                    error.code(),
+                    storage::codes::STORE_FULL,
+                    "{kilobytes}: {error}"
+                );
+            }
+        }
+        let catalog = repo.catalog().await.unwrap();
+        assert_eq!(
+            catalog.backups,
+            std::slice::from_ref(&earlier.manifest),
+            "{kilobytes}"
+        );
+        assert!(
+            verify_in(&repo, &earlier.manifest.id).await.ok,
+            "{kilobytes}"
+        );
+    }
+    assert!(full >= 4, "{full}");
+    assert!(
+        home.events.text().contains("may not fit"),
+        "the preflight warned"
+    );
+}
+
+async fn verify_in(repo: &backup::Repository, id: &BackupId) -> backup::VerifyReport {
+    let cancel = CancellationToken::new();
+    backup::verify(
+        repo,
+        id,
+        VerifyLevel::Hash,
+        None,
+        &backup::event::NoEvents,
+        &cancel,
+    )
+    .await
+    .unwrap()
 }

@@ -183,18 +183,22 @@ impl Run<'_> {
         let mut databases = Vec::new();
         for (number, (facts, inside)) in plan.databases.iter().enumerate() {
             self.go_on("dumping")?;
-            databases.push(self.dump(&work, &plan, number + 1, facts, inside).await?);
+            let dumped = self.dump(&work, &plan, number + 1, facts, inside).await;
+            let waited = self.executor.settings().lock_wait_timeout;
+            databases.push(dumped.map_err(|error| explain_lock(error, waited))?);
         }
+        let mut manifest = self.manifest(&plan, databases, globals, warnings);
         // Bound to one server from its discovery to the end: an archive of another server that
         // took its place must not be published under this target's name.
-        dbexec::query::check_same_server(self.executor.as_ref())
-            .await
-            .map_err(|source| BackupError::Exec {
-                operation: "checking that the server is still the same".to_owned(),
-                source,
-            })?;
-        let mut manifest = self.manifest(&plan, databases, globals, warnings);
-        self.check(&manifest).await?;
+        let (same, checked) = tokio::join!(
+            dbexec::query::check_same_server(self.executor.as_ref()),
+            self.check(&manifest)
+        );
+        same.map_err(|source| BackupError::Exec {
+            operation: "checking that the server is still the same".to_owned(),
+            source,
+        })?;
+        checked?;
         self.go_on("publishing")?;
         manifest.finished_at = self.repo.clock.now();
         manifest.recipe = recipe::recipe(&manifest);

@@ -11,7 +11,10 @@ use crate::{
     records, state::StateDir,
 };
 
-/// Code of a run that was killed.
+/// Runs that are looked at for temporary files, which no listing shows; the run after a failed one
+/// has removed those of older ones.
+const RECENT: u64 = 20;
+/// Error of a run that was killed.
 pub(crate) const KILLED: &str = "it was killed before it ended";
 
 /// Removes every file of a backup: the manifest first, so that a crash leaves an incomplete
@@ -78,7 +81,9 @@ pub(crate) async fn clean_up(
             }
             records::write(state, &record)?;
         } else if published == Some(false)
-            || (published.is_none() && record.state != RunState::Done)
+            || (published.is_none()
+                && record.state != RunState::Done
+                && record.sequence + RECENT >= own.sequence)
         {
             // A failed run whose files could not be removed, or a prune that was killed.
             sweep(repo, &record.id, sink).await.map_err(stored)?;

@@ -100,11 +100,12 @@ pub(crate) fn explain_lock(error: BackupError, waited: std::time::Duration) -> B
     match error {
         BackupError::Exec {
             operation,
-            source: ExecError::Failed {
-                program,
-                exit,
-                stderr,
-            },
+            source:
+                ExecError::Failed {
+                    program,
+                    exit,
+                    stderr,
+                },
         } => {
             let said = |words: &str| stderr.iter().any(|line| line.contains(words));
             let operation = if said("LOCK TABLE") && said("timeout") {

@@ -72,19 +72,18 @@ pub(crate) async fn preflight(
         let operation = operation.to_owned();
         move |source| BackupError::Exec { operation, source }
     };
-    dbexec::query::check_same_server(executor.as_ref())
-        .await
-        .map_err(exec("checking that the server is the one that was found"))?;
-    dbexec::query::check_no_pooler(executor.as_ref())
-        .await
-        .map_err(exec("looking for a transaction pooler in the way"))?;
-    let pg_dump = executor
-        .program(PgProgram::PgDump)
-        .await
-        .map_err(exec("looking for pg_dump"))?;
-    let server = queries::server(executor.as_ref())
-        .await
-        .map_err(exec("asking the server for its databases"))?;
+    // Side by side: each is a program of its own next to the server, and none depends on another.
+    let (same, pooler, pg_dump, server) = tokio::join!(
+        dbexec::query::check_same_server(executor.as_ref()),
+        dbexec::query::check_no_pooler(executor.as_ref()),
+        executor.program(PgProgram::PgDump),
+        queries::server(executor.as_ref()),
+    );
+    // What is told first is what explains the others.
+    same.map_err(exec("checking that the server is the one that was found"))?;
+    pooler.map_err(exec("looking for a transaction pooler in the way"))?;
+    let pg_dump = pg_dump.map_err(exec("looking for pg_dump"))?;
+    let server = server.map_err(exec("asking the server for its databases"))?;
     let chosen = choose(&server.databases, &options.databases)?;
     check_connect(&chosen, &executor.context().creds.user)?;
     let mut warnings = Vec::new();
