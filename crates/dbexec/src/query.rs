@@ -30,18 +30,27 @@ pub async fn rows<T: DeserializeOwned>(
     vars: &[(&str, &str)],
 ) -> Result<Vec<T>, ExecError> {
     let select = select.trim().trim_end_matches(';');
-    let script =
-        format!("select pg_catalog.row_to_json(pgstow_row) from (\n{select}\n) pgstow_row;\n");
+    let settings = executor.settings();
+    // Here and not in the environment: a restored script runs through psql too.
+    let script = format!(
+        "set statement_timeout to {}; set lock_timeout to {};\n\
+         select pg_catalog.row_to_json(pgstow_row) from (\n{select}\n) pgstow_row;\n",
+        settings.statement_timeout.as_millis(),
+        settings.lock_wait_timeout.as_millis()
+    );
     let text = run(executor, database, name, &script, vars, false).await?;
-    text.lines()
-        .map(|line| {
-            serde_json::from_str(line).map_err(|error| ExecError::Query {
-                query: name,
-                database: database.to_owned(),
-                message: format!("the answer was not understood ({error}): {}", shorten(line)),
-            })
+    // A row may be printed over several lines.
+    serde_json::Deserializer::from_str(&text)
+        .into_iter()
+        .collect::<Result<Vec<T>, _>>()
+        .map_err(|error| ExecError::Query {
+            query: name,
+            database: database.to_owned(),
+            message: format!(
+                "the answer was not understood ({error}): {}",
+                shorten(&text)
+            ),
         })
-        .collect()
 }
 
 /// Runs statements that return nothing, in one psql session that stops at the first error.
@@ -85,7 +94,8 @@ async fn run(
         args.push("--single-transaction".to_owned());
     }
     args.extend(["-f".to_owned(), "-".to_owned()]);
-    let input = format!("{script}\n\\echo {END_MARK}\n").into_bytes();
+    let input =
+        format!("set client_encoding to 'UTF8';\n{script}\n\\echo {END_MARK}\n").into_bytes();
     let invocation = Invocation {
         program: PgProgram::Psql,
         args,

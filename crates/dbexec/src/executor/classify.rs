@@ -18,7 +18,11 @@ pub(crate) fn failure(
     {
         return error;
     }
-    if exit == ProgramExit::Code(127) || exit == ProgramExit::Code(126) {
+    // The status alone proves nothing: an engine also gives 126 for an exec whose client went away.
+    let says_missing = stderr.iter().any(|line| {
+        line.contains("not found") || line.contains("No such file") || line.contains("no such file")
+    });
+    if matches!(exit, ProgramExit::Code(126 | 127)) && says_missing {
         return ExecError::ProgramMissing {
             program,
             looked_in: stderr,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use secrecy::SecretString;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OnceCell;
 
 use super::drive::{Plan, Process, launch};
@@ -84,6 +84,14 @@ impl DockerPgExecutor {
             }),
         })
     }
+
+    /// Searches the container for programs, once; tells also whether there is a shell.
+    ///
+    /// # Errors
+    /// When the container cannot be searched.
+    pub(crate) async fn search_programs(&self) -> Result<(), ExecError> {
+        self.inner.programs().await.map(drop)
+    }
 }
 
 impl Inner {
@@ -93,6 +101,50 @@ impl Inner {
             container: self.name.clone(),
             source,
         }
+    }
+
+    /// Puts a file next to the programs, through a program of the container: it then belongs to
+    /// the user that the programs run as, and memory file systems are reached too.
+    async fn put_by_exec(
+        &self,
+        path: &str,
+        size: u64,
+        mut content: Pin<Box<dyn AsyncRead + Send>>,
+    ) -> Result<(), ExecError> {
+        let operation = "copying a file into the container";
+        let argv = ["sh", "-c", scripts::PUT_FILE, "pgstow", path]
+            .map(str::to_owned)
+            .into();
+        let spec = ExecSpec {
+            argv,
+            stdin: true,
+            ..ExecSpec::default()
+        };
+        let mut session = self.exec(&spec).await?;
+        let Some(mut input) = session.input.take() else {
+            let message = "the engine gave no standard input".to_owned();
+            return Err(self.failed(operation, RuntimeError::Refused { operation, message }));
+        };
+        let feed = async {
+            let fed = tokio::io::copy(&mut content, &mut input).await;
+            let _ = input.shutdown().await;
+            fed
+        };
+        let (fed, output) = tokio::join!(feed, self.collect(session, operation));
+        let wrong = match (fed, output?.trim().parse::<u64>()) {
+            (Ok(fed), Ok(stored)) if fed == size && stored == size => return Ok(()),
+            (Err(error), _) => error.to_string(),
+            (Ok(fed), stored) => {
+                format!("{size} bytes were announced, {fed} were sent and {stored:?} arrived")
+            }
+        };
+        Err(self.failed(
+            operation,
+            RuntimeError::Broken {
+                operation,
+                message: wrong,
+            },
+        ))
     }
 
     /// Starts an exec; a container that is gone, stopped or replaced is told apart.
@@ -144,7 +196,16 @@ impl Inner {
         spec: &ExecSpec,
         operation: &'static str,
     ) -> Result<String, ExecError> {
-        let mut session = self.exec(spec).await?;
+        let session = self.exec(spec).await?;
+        self.collect(session, operation).await
+    }
+
+    /// Reads a short output to its end and insists on exit status 0.
+    async fn collect(
+        &self,
+        mut session: ExecSession,
+        operation: &'static str,
+    ) -> Result<String, ExecError> {
         let (mut stdout, mut stderr) = (Vec::new(), StderrLog::default());
         while let Some(frame) = session.output.next().await {
             match frame.map_err(|error| self.failed(operation, error))? {
@@ -195,7 +256,7 @@ impl Inner {
     }
 
     /// Programs of the container, searched once.
-    async fn programs(&self) -> Result<&Programs, ExecError> {
+    pub(super) async fn programs(&self) -> Result<&Programs, ExecError> {
         self.programs
             .get_or_try_init(|| async {
                 match self.script(scripts::FIND_PROGRAMS, VERSIONED_DIRS).await {
@@ -263,7 +324,7 @@ impl Inner {
             .database
             .as_deref()
             .map(|name| (&self.context.creds, name));
-        let mut env = variables(wanted.program, connection, &self.settings);
+        let mut env = variables(connection, &self.settings);
         let stdin = wanted.stdin;
         // psql of any version will do for queries, so the search for programs is not waited for.
         let direct = match self.programs.get() {
@@ -364,8 +425,12 @@ impl Process for Exec {
             .inner
             .exit_status(&self.session.exec_id, self.program)
             .await?;
-        if exit == Some(ProgramExit::Signal(9)) || exit == Some(ProgramExit::Signal(15)) {
-            // Killed alone, or with its container?
+        // Did it fail alone, or with its container? The program may notice first.
+        for pause in [Duration::ZERO, Duration::from_millis(250)] {
+            if exit.is_none() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
             let gone = match self.inner.runtime.inspect(&self.inner.id).await {
                 Ok(now) => now.state == ContainerState::NotRunning,
                 Err(RuntimeError::NotFound { .. }) => true,
@@ -379,6 +444,9 @@ impl Process for Exec {
     }
 
     async fn terminate(&mut self, _stderr: &mut StderrLog) {
+        // The engine tells the end of no other exec of the container while output of an ended
+        // one waits to be read; without its connection it throws the rest away.
+        self.session.output = Box::pin(futures_util::stream::empty());
         let ending = async {
             let by_pid = async {
                 if let Some(pid) = &self.pid {
@@ -451,9 +519,8 @@ impl sessions::RunPsql for Inner {
             ..self.settings.clone()
         };
         let creds = &self.context.creds;
-        let env = variables(PgProgram::Psql, Some((creds, &creds.database)), &settings);
-        let direct = self.programs.get().is_some_and(|programs| !programs.shell);
-        let argv: Vec<String> = if direct {
+        let env = variables(Some((creds, &creds.database)), &settings);
+        let argv: Vec<String> = if !self.programs().await?.shell {
             let (info, _) = self.resolve(PgProgram::Psql).await?;
             [&info.path, "-XAtqw", "-c", sql].map(str::to_owned).into()
         } else {
@@ -541,19 +608,16 @@ impl PgExecutor for DockerPgExecutor {
         size: u64,
         content: Pin<Box<dyn AsyncRead + Send>>,
     ) -> Result<(), ExecError> {
-        let (directory, name) = match name.rsplit_once('/') {
-            Some((below, name)) => {
-                let directory = format!("{}/{below}", dir.path);
-                self.inner
-                    .script("mkdir -p -m 700 -- \"$1\"", &[&directory])
-                    .await?;
-                (directory, name)
-            }
-            None => (dir.path.clone(), name),
-        };
+        if self.inner.programs().await?.shell {
+            let path = format!("{}/{name}", dir.path);
+            return self.inner.put_by_exec(&path, size, content).await;
+        }
+        let path = format!("{}/{name}", dir.path);
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("/", name));
+        let (directory, name) = (directory.to_owned(), name.to_owned());
         let file = PutFile {
             directory,
-            name: name.to_owned(),
+            name,
             size,
             mode: 0o600,
         };

@@ -141,7 +141,13 @@ impl Steps<'_> {
                     None => break,
                     Some(Frame::Stderr(piece)) => stderr.push(&piece),
                     Some(Frame::Stdout(piece)) if piece.is_empty() => {}
-                    Some(Frame::Stdout(piece)) => self.hand_over(piece).await?,
+                    Some(Frame::Stdout(piece)) => {
+                        // A missing program is told by the engine on standard output.
+                        if piece.starts_with(b"OCI runtime exec failed") {
+                            stderr.push(&piece);
+                        }
+                        self.hand_over(piece).await?;
+                    }
                 },
                 Err(_elapsed) => {
                     let now_fed = feeder.bytes();

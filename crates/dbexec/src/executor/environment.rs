@@ -3,10 +3,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{
-    creds::DbCreds,
-    executor::{ConnectionSettings, PgProgram},
-};
+use crate::{creds::DbCreds, executor::ConnectionSettings};
 
 /// Variables of libpq and the programs that must not leak in from where a program runs.
 pub(crate) const CLEARED: &[&str] = &[
@@ -51,7 +48,6 @@ pub(crate) const CLEARED: &[&str] = &[
 
 /// Environment of a program: name and value. `connection` is `None` for a run without a server.
 pub(crate) fn variables(
-    program: PgProgram,
     connection: Option<(&DbCreds, &str)>,
     settings: &ConnectionSettings,
 ) -> Vec<(String, SecretString)> {
@@ -79,18 +75,6 @@ pub(crate) fn variables(
         "PGCONNECT_TIMEOUT",
         &settings.connect_timeout.as_secs().max(2).to_string(),
     );
-    if program == PgProgram::Psql {
-        // pg_dump must keep the encoding of the database; our own queries speak UTF-8.
-        set("PGCLIENTENCODING", "UTF8");
-        set(
-            "PGOPTIONS",
-            &format!(
-                "-c statement_timeout={} -c lock_timeout={}",
-                settings.statement_timeout.as_millis(),
-                settings.lock_wait_timeout.as_millis()
-            ),
-        );
-    }
     let tls = &creds.tls;
     if let Some(mode) = tls.mode {
         set("PGSSLMODE", mode.as_str());
@@ -120,7 +104,7 @@ mod tests {
     #[test]
     fn a_run_without_a_server_gets_no_credentials() {
         let settings = ConnectionSettings::new("r");
-        let names: Vec<String> = variables(PgProgram::PgRestore, None, &settings)
+        let names: Vec<String> = variables(None, &settings)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
@@ -141,7 +125,7 @@ mod tests {
             },
         };
         let settings = ConnectionSettings::new("r");
-        for (name, _) in variables(PgProgram::Psql, Some((&creds, "d")), &settings) {
+        for (name, _) in variables(Some((&creds, "d")), &settings) {
             assert!(CLEARED.contains(&name.as_str()), "{name}");
         }
     }

@@ -112,7 +112,6 @@ impl Inner {
     fn command(
         &self,
         path: &str,
-        program: PgProgram,
         database: Option<&str>,
         settings: &ConnectionSettings,
     ) -> Command {
@@ -135,7 +134,7 @@ impl Inner {
         command
             .env("PGSYSCONFDIR", "/nonexistent")
             .env("PGSERVICEFILE", "/dev/null");
-        for (name, value) in variables(program, connection, settings) {
+        for (name, value) in variables(connection, settings) {
             command.env(name, value.expose_secret());
         }
         command
@@ -351,7 +350,7 @@ impl sessions::RunPsql for Inner {
             ..self.settings.clone()
         };
         let database = &self.context.creds.database;
-        let mut command = self.command(&info.path, PgProgram::Psql, Some(database), &settings);
+        let mut command = self.command(&info.path, Some(database), &settings);
         command.args(["-XAtqw", "-c", sql]).stdin(Stdio::null());
         let program = PgProgram::Psql;
         let output = command.output().await.map_err(|source| ExecError::Spawn {
@@ -400,7 +399,7 @@ impl PgExecutor for HostPgExecutor {
         let database = invocation.database.as_deref();
         let mut command = self
             .inner
-            .command(&info.path, program, database, &self.inner.settings);
+            .command(&info.path, database, &self.inner.settings);
         command
             .args(&invocation.args)
             .stdout(Stdio::piped())

@@ -32,7 +32,9 @@ pub async fn open_executor(
                     tried: vec!["none was given".to_owned()],
                 },
             })?;
-            Ok(Arc::new(DockerPgExecutor::new(context, runtime, settings)?))
+            let executor = DockerPgExecutor::new(context, runtime, settings)?;
+            executor.search_programs().await?;
+            Ok(Arc::new(executor))
         }
         DbMode::External => {
             let executor = HostPgExecutor::new(context, host, settings);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::context::{ContainerIdentity, CredentialSource, DbContext, DbMode, ServerIdentity};
 use crate::creds::DbCreds;
 use crate::executor::{
-    ConnectionSettings, DockerPgExecutor, ExecError, HostPgExecutor, HostPrograms, PgExecutor,
+    ConnectionSettings, DockerPgExecutor, ExecError, HostPgExecutor, HostPrograms,
 };
 use crate::query;
 use crate::runtime::ContainerRuntime;
@@ -49,17 +49,21 @@ pub(crate) async fn server_identity(
         server: unknown,
         trail: Trail::default(),
     };
-    let executor: Box<dyn PgExecutor> = match place {
-        Place::Container(runtime, _) => Box::new(DockerPgExecutor::new(
-            context,
-            Arc::clone(runtime),
-            settings.clone(),
-        )?),
-        Place::Host(host) => Box::new(HostPgExecutor::new(
-            context,
-            (*host).clone(),
-            settings.clone(),
-        )),
-    };
-    query::server_identity(executor.as_ref(), &creds.database).await
+    match place {
+        Place::Container(runtime, _) => {
+            let executor = DockerPgExecutor::new(context, Arc::clone(runtime), settings.clone())?;
+            match query::server_identity(&executor, &creds.database).await {
+                // No shell to start psql with: search, then start it directly.
+                Err(ExecError::ProgramMissing { .. }) => {
+                    executor.search_programs().await?;
+                    query::server_identity(&executor, &creds.database).await
+                }
+                answer => answer,
+            }
+        }
+        Place::Host(host) => {
+            let executor = HostPgExecutor::new(context, (*host).clone(), settings.clone());
+            query::server_identity(&executor, &creds.database).await
+        }
+    }
 }

@@ -76,7 +76,7 @@ pub(crate) fn choose(
 /// prints it.
 pub(crate) fn parse_installation(line: &str) -> Option<Installation> {
     let mut fields = line.split('\t');
-    let (dir, version) = (fields.next()?, parse_version(fields.next()?)?.0);
+    let (dir, (version, major)) = (fields.next()?, parse_version(fields.next()?)?);
     let names = fields.next()?;
     let all = [
         PgProgram::PgDump,
@@ -88,7 +88,8 @@ pub(crate) fn parse_installation(line: &str) -> Option<Installation> {
         .into_iter()
         .filter(|program| names.split(' ').any(|name| name == program.as_str()))
         .collect();
-    let has_zstd = fields.next()? == "zstd";
+    // Before 16 any word was taken for a gzip level.
+    let has_zstd = fields.next()? == "zstd" && major >= 16;
     Some(Installation {
         dir: dir.to_owned(),
         version,
@@ -161,5 +162,7 @@ mod tests {
         let parsed = parse_installation(line).unwrap();
         assert_eq!(parsed.programs, [PgProgram::PgDump, PgProgram::Psql]);
         assert!(parsed.has_zstd);
+        let old = "/usr/lib/postgresql/13/bin\tpg_dump (PostgreSQL) 13.16\tpg_dump\tzstd";
+        assert!(!parse_installation(old).unwrap().has_zstd);
     }
 }

@@ -81,3 +81,9 @@ pub(crate) const REMOVE_SCRATCH: &str = r#"
 case "$1" in */pgstow-scratch.*) ;; *) exit 1;; esac
 rm -rf -- "$1" && [ ! -e "$1" ]
 "#;
+
+/// Stores standard input as the private file `$1` and prints its size.
+pub(crate) const PUT_FILE: &str = r#"
+umask 077
+mkdir -p -- "${1%/*}" && cat > "$1" && wc -c < "$1"
+"#;
