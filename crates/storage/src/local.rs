@@ -283,8 +283,11 @@ impl Inner {
                 ask(self.hook.as_ref(), &Step::Unlink { name: name.clone() }).map_err(
                     |source| StoreError::from_io("removing", &name, &self.describe(), source),
                 )?;
-                rustix::fs::unlinkat(dir, file.as_str(), AtFlags::empty())
-                    .map_err(|errno| self.failed("removing", &name, errno))?;
+                match rustix::fs::unlinkat(dir, file.as_str(), AtFlags::empty()) {
+                    // A writer that was dropped removes its file by itself, a moment later.
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(self.failed("removing", &name, errno)),
+                }
                 removed += 1;
             }
         }
