@@ -13,7 +13,7 @@ use crate::{
     error::ArchiveError,
     header::{ArchiveKind, Compression},
     primitives::ArchiveReader,
-    summary::ArchiveSummary,
+    summary::{ArchiveSummary, TableData},
     toc::{DataPosition, TocEntry, TocReader},
 };
 
@@ -43,8 +43,12 @@ pub fn check_custom(reader: impl Read) -> Result<ArchiveSummary, ArchiveError> {
     let mut summary = ArchiveSummary::new(toc.header.clone());
     let mut promised = HashMap::new();
     let mut order = Vec::new();
-    while let Some(entry) = toc.next_entry(&mut reader, |_, _| false)? {
+    let mut utf8 = true;
+    while let Some(entry) = toc.next_entry(&mut reader, |kind, _| kind == "ENCODING")? {
         summary.entries += 1;
+        if entry.kind == "ENCODING" {
+            utf8 = entry.names_utf8();
+        }
         if entry.has_data {
             order.push(entry.dump_id);
             promised.insert(entry.dump_id, Promise::of(entry));
@@ -107,6 +111,9 @@ pub fn check_custom(reader: impl Read) -> Result<ArchiveSummary, ArchiveError> {
         .collect();
     if !missing.is_empty() {
         return Err(ArchiveError::DataMissing { missing });
+    }
+    if !utf8 {
+        summary.tables.iter_mut().for_each(TableData::not_utf8);
     }
     summary.stored_bytes = reader.offset();
     Ok(summary)

@@ -13,7 +13,7 @@ use crate::{
     error::ArchiveError,
     header::{ArchiveKind, Compression},
     primitives::ArchiveReader,
-    summary::ArchiveSummary,
+    summary::{ArchiveSummary, TableData},
     toc::TocReader,
 };
 
@@ -38,7 +38,7 @@ pub fn check_directory(
     toc: impl Read,
     mut open: impl FnMut(&str) -> io::Result<Box<dyn Read>>,
 ) -> Result<ArchiveSummary, ArchiveError> {
-    let (mut summary, entries) = read_contents(toc)?;
+    let (mut summary, entries, utf8) = read_contents(toc)?;
     summary.files.push("toc.dat".to_owned());
     let mut missing = Vec::new();
     for entry in &entries {
@@ -78,6 +78,9 @@ pub fn check_directory(
             missing.push(format!("{} ({name})", entry.describe()));
         }
     }
+    if !utf8 {
+        summary.tables.iter_mut().for_each(TableData::not_utf8);
+    }
     if missing.is_empty() {
         Ok(summary)
     } else {
@@ -85,10 +88,11 @@ pub fn check_directory(
     }
 }
 
-/// Reads `toc.dat` to its last byte; returns the entries that have data.
+/// Reads `toc.dat` to its last byte; returns the entries that have data, and whether the texts
+/// are UTF-8.
 pub(crate) fn read_contents(
     toc: impl Read,
-) -> Result<(ArchiveSummary, Vec<DataEntry>), ArchiveError> {
+) -> Result<(ArchiveSummary, Vec<DataEntry>, bool), ArchiveError> {
     let mut reader = ArchiveReader::new(toc, "toc.dat");
     let mut toc = TocReader::begin(&mut reader)?;
     if toc.header.kind != ArchiveKind::DirectoryOrTar {
@@ -98,8 +102,12 @@ pub(crate) fn read_contents(
     }
     let mut summary = ArchiveSummary::new(toc.header.clone());
     let mut entries = Vec::new();
-    while let Some(entry) = toc.next_entry(&mut reader, |_, _| false)? {
+    let mut utf8 = true;
+    while let Some(entry) = toc.next_entry(&mut reader, |kind, _| kind == "ENCODING")? {
         summary.entries += 1;
+        if entry.kind == "ENCODING" {
+            utf8 = entry.names_utf8();
+        }
         if entry.has_data {
             entries.push(DataEntry::of(entry));
         }
@@ -108,7 +116,7 @@ pub(crate) fn read_contents(
         return Err(reader.damaged("bytes follow the last entry"));
     }
     summary.stored_bytes = reader.offset();
-    Ok((summary, entries))
+    Ok((summary, entries, utf8))
 }
 
 /// Reads a list of large objects: `oid file` a line.

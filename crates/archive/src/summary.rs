@@ -15,7 +15,8 @@ pub struct TableData {
     pub bytes: u64,
     /// Rows, where they are in COPY's text format; `None` for INSERT statements.
     pub rows: Option<u64>,
-    /// Whether a name is not UTF-8 and shown with replacement characters.
+    /// Whether a name may be shown wrongly: it is not UTF-8, or not ASCII in an archive whose
+    /// encoding is another.
     pub lossy: bool,
 }
 
@@ -36,6 +37,13 @@ pub struct ArchiveSummary {
     pub stored_bytes: u64,
     /// Files of a directory archive, `toc.dat` first.
     pub files: Vec<String>,
+}
+
+impl TableData {
+    /// Notes that the archive's encoding is not UTF-8.
+    pub(crate) fn not_utf8(&mut self) {
+        self.lossy |= !(self.schema.is_ascii() && self.name.is_ascii());
+    }
 }
 
 impl ArchiveSummary {

@@ -106,6 +106,9 @@ pub struct Toc {
     pub header: Header,
     /// Entries in the order of the file.
     pub entries: Vec<TocEntry>,
+    /// Whether the archive's texts are UTF-8; otherwise names that are not ASCII are shown
+    /// wrongly.
+    pub utf8: bool,
 }
 
 /// Reads header and table of contents of a custom archive, or of the `toc.dat` of a directory or
@@ -118,8 +121,12 @@ pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
     let mut toc = TocReader::begin(&mut reader)?;
     let mut entries = Vec::new();
     let mut kept = 0_u64;
+    let mut utf8 = true;
     while let Some(entry) = toc.next_entry(&mut reader, keep_definition)? {
         kept += entry.size();
+        if entry.kind == "ENCODING" {
+            utf8 = entry.names_utf8();
+        }
         if kept > TOC_LIMIT {
             return Err(ArchiveError::TooLarge {
                 subject: "the table of contents".to_owned(),
@@ -131,6 +138,7 @@ pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
     Ok(Toc {
         header: toc.header,
         entries,
+        utf8,
     })
 }
 
@@ -152,6 +160,13 @@ impl TocEntry {
             + optional(&self.copy_statement)
             + optional(&self.file_name);
         (size_of::<Self>() + texts + self.dependencies.len() * size_of::<i32>()) as u64
+    }
+
+    /// For the entry `ENCODING` (`SET client_encoding = 'UTF8';`): whether it names UTF-8.
+    pub(crate) fn names_utf8(&self) -> bool {
+        self.definition
+            .as_deref()
+            .is_some_and(|definition| definition.contains("'UTF8'"))
     }
 
     /// The entry in words, for messages.

@@ -116,6 +116,8 @@ struct Check {
     /// Whether the closing comment was read and nothing that does something came after it.
     complete: bool,
     restrict_key: Option<Vec<u8>>,
+    /// Whether the script's client encoding is UTF-8.
+    utf8: bool,
     statement: Statement,
     summary: PlainSummary,
 }
@@ -168,6 +170,7 @@ impl Check {
             kind: None,
             complete: false,
             restrict_key: None,
+            utf8: true,
             statement: Statement::default(),
             summary: PlainSummary {
                 kind: PlainKind::Database,
@@ -430,7 +433,7 @@ impl Check {
     }
 
     /// Parameters that change how psql reads what follows.
-    fn parameter(&self, parameter: &str, statement: &Statement) -> Result<(), ArchiveError> {
+    fn parameter(&mut self, parameter: &str, statement: &Statement) -> Result<(), ArchiveError> {
         let set = statement.first.as_deref() == Some("set")
             && statement.second.as_deref() == Some(parameter);
         let value = statement
@@ -447,6 +450,7 @@ impl Check {
         let good = set
             && match parameter {
                 "client_encoding" => {
+                    self.utf8 = value == "utf8" || value == "unicode";
                     statement.tokens == 4
                         && !value.is_empty()
                         && !UNSAFE_ENCODINGS.contains(&value.as_str())
@@ -491,6 +495,9 @@ impl Check {
         }
         if self.restrict_key.is_some() {
             return incomplete("\\restrict has no matching \\unrestrict".to_owned());
+        }
+        if !self.utf8 {
+            self.summary.tables.iter_mut().for_each(TableData::not_utf8);
         }
         self.summary.kind = kind;
         self.summary.stored_bytes = stored_bytes;

@@ -18,7 +18,7 @@ pub(crate) async fn run(
     cancel: &CancellationToken,
 ) -> Result<String, ExecError> {
     let script = format!(
-        "\\set VERBOSITY terse\nSET statement_timeout = 0;\nSET lock_timeout = 0;\n{script}\n"
+        "\\set VERBOSITY terse\nSET client_encoding = 'UTF8';\nSET statement_timeout = 0;\nSET lock_timeout = 0;\n{script}\n"
     );
     let invocation = Invocation {
         program: PgProgram::Psql,

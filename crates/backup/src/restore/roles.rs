@@ -55,7 +55,9 @@ pub(crate) fn needed(
             }
         }
     }
-    roles.retain(|role| !role.is_empty() && !NOT_ROLES.contains(&role.as_str()));
+    // In an archive of another encoding such a name cannot be told; the restore itself finds out.
+    let readable = |role: &str| toc.is_none_or(|toc| toc.utf8) || role.is_ascii();
+    roles.retain(|role| !role.is_empty() && !NOT_ROLES.contains(&role.as_str()) && readable(role));
     roles
 }
 

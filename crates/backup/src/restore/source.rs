@@ -171,9 +171,13 @@ pub(crate) fn of_backup(
     };
     let record = match (database, manifest.databases.as_slice()) {
         (Some(name), records) => records.iter().find(|record| record.name == name),
-        (None, [record]) => Some(record),
-        (None, []) => None,
-        (None, _) => {
+        (None, records) => match own(records).as_slice() {
+            [record] => Some(*record),
+            _ => None,
+        },
+    };
+    let record = match (database, record) {
+        (None, None) if manifest.databases.len() > 1 => {
             return Err(refused(
                 format!(
                     "backup {} holds {} databases: {}",
@@ -184,6 +188,7 @@ pub(crate) fn of_backup(
                 "name one with --database NAME".to_owned(),
             ));
         }
+        (_, record) => record,
     };
     let Some(record) = record.cloned() else {
         return Err(refused(
@@ -210,6 +215,18 @@ pub(crate) fn of_backup(
         },
         backup: Some(Box::new((manifest, record))),
     })
+}
+
+/// The databases that a user made: not the server's own `template1` and `postgres`, as long as
+/// others are there.
+fn own(records: &[DatabaseRecord]) -> Vec<&DatabaseRecord> {
+    let mut left: Vec<_> = records.iter().collect();
+    for server in ["template1", "postgres"] {
+        if left.len() > 1 {
+            left.retain(|record| record.name != server);
+        }
+    }
+    left
 }
 
 async fn of_path(path: &Path) -> Result<Source, BackupError> {
