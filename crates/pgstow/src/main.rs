@@ -1,2 +1,19 @@
 //! pgstow: back up and restore PostgreSQL wherever it runs.
-fn main() {}
+
+mod app;
+mod args;
+mod clock;
+mod commands;
+mod dirs;
+mod env_vars;
+mod error;
+mod exit;
+mod printer;
+mod render;
+mod session;
+mod settings;
+mod signals;
+
+fn main() -> std::process::ExitCode {
+    app::main()
+}

@@ -1,0 +1,143 @@
+//! `pgstow backup`.
+
+use std::collections::BTreeMap;
+
+use backup::{BackupOptions, BackupReport, back_up};
+use dbexec::{DbMode, discover::write_persisted};
+use serde::Serialize;
+
+use crate::args::BackupArgs;
+use crate::error::{CommandError, one_line};
+use crate::render::{events::Renderer, text};
+use crate::{exit, session::Session};
+
+/// The result object of `--json`.
+#[derive(Serialize)]
+struct Done<'a> {
+    result: &'static str,
+    id: &'a str,
+    location: &'a str,
+    bytes: u64,
+    seconds: f64,
+    warnings: Vec<String>,
+    exit_code: u8,
+    manifest: &'a backup::Manifest,
+}
+
+pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, CommandError> {
+    let options = options(session, args)?;
+    let explicit = session.explicit().await?;
+    let repository = session.repository()?;
+    let id = session.run_id();
+    let server = session.discover(explicit, &id).await?;
+    let context = server.context.clone();
+    let executor = session.open(server, &id).await?;
+    let renderer = Renderer::new(&session.printer);
+    let done = back_up(
+        &repository,
+        &executor,
+        id,
+        &options,
+        &renderer,
+        &session.interrupts.token,
+    )
+    .await;
+    renderer.clear();
+    let report = done?;
+    session.measure(|metrics| metrics.backup(&report));
+    // The backup is there; losing this convenience must not make it look failed.
+    if context.mode == DbMode::InContainer
+        && let Err(error) = write_persisted(&session.settings.data_dir.persisted_file(), &context)
+    {
+        session.printer.warning(format!(
+            "the credentials were not kept for later: {}",
+            one_line(&error)
+        ));
+    }
+    let exit_code = exit_code(&report);
+    tell(session, &report, renderer.warnings(), exit_code);
+    Ok(exit_code)
+}
+
+/// Options as settings and arguments give them.
+fn options(session: &Session, args: &BackupArgs) -> Result<BackupOptions, CommandError> {
+    let mut tags = BTreeMap::new();
+    for tag in &args.tag {
+        let (name, value) = tag
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| CommandError::usage(format!("--tag {tag:?} is not K=V")))?;
+        tags.insert(name.to_owned(), value.to_owned());
+    }
+    let settings = &session.settings;
+    if settings.jobs.is_some_and(|jobs| jobs > 1)
+        && settings.format != backup::DumpFormat::Directory
+    {
+        return Err(CommandError::usage(
+            "several jobs need the directory format, which alone can be written by more than one",
+        )
+        .hint("add --format directory, or leave --jobs out"));
+    }
+    Ok(BackupOptions {
+        databases: args.database.clone(),
+        exclude_table_data: settings.exclude_table_data.clone(),
+        format: settings.format,
+        jobs: settings.jobs,
+        verify: settings.verify,
+        tags,
+    })
+}
+
+/// Warnings that matter are those in the manifest: the backup lacks something, or was made under
+/// doubt. Others (the kept credentials, leftovers of earlier runs) do not change the exit code.
+fn exit_code(report: &BackupReport) -> u8 {
+    let manifest = &report.manifest;
+    let dumped = manifest
+        .databases
+        .iter()
+        .any(|database| !database.archive.warnings.is_empty());
+    if manifest.warnings.is_empty() && !dumped {
+        exit::DONE
+    } else {
+        exit::WARNINGS
+    }
+}
+
+fn tell(session: &Session, report: &BackupReport, warnings: Vec<String>, exit_code: u8) {
+    let printer = &session.printer;
+    let manifest = &report.manifest;
+    let id = manifest.id.as_str();
+    if printer.json {
+        printer.json_line(&Done {
+            result: "backup",
+            id,
+            location: &report.location,
+            bytes: report.bytes,
+            seconds: report.seconds,
+            warnings,
+            exit_code,
+            manifest,
+        });
+        return;
+    }
+    for database in &manifest.databases {
+        for warning in &database.archive.warnings {
+            printer.warning(format!("{}: {warning}", text::name(&database.name)));
+        }
+    }
+    if printer.quiet {
+        printer.result(id);
+        return;
+    }
+    let many = manifest.databases.len();
+    printer.result(format!(
+        "backup {id}: {many} database{} of {}, {}, verified: {}, {}",
+        if many == 1 { "" } else { "s" },
+        text::name(&manifest.target.name),
+        text::bytes(report.bytes),
+        super::verify::level_word(manifest.verified),
+        text::seconds(report.seconds)
+    ));
+    printer.result(format!("stored in {}", report.location));
+    printer.message(format!("restore it beside: pgstow restore {id} --as NEWDB"));
+}

@@ -1,0 +1,5 @@
+//! demo
+use crate::{error::CommandError, session::Session};
+pub(crate) async fn run(_session: &Session) -> Result<u8, CommandError> {
+    Ok(0)
+}

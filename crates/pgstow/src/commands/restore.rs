@@ -1,0 +1,317 @@
+//! `pgstow restore`: plan, show, obtain consent where something existing changes, apply.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use backup::{
+    Manifest, Repository, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSource,
+    RolesPolicy, plan_restore, restore,
+};
+use dbexec::{DbMode, ExplicitSettings, TargetSpec};
+use serde_json::json;
+use tokio::io::AsyncBufReadExt;
+
+use crate::args::{OwnerArg, RestoreArgs, RolesArg};
+use crate::exit::codes;
+use crate::render::{events::Renderer, text};
+use crate::{error::CommandError, exit, session::Session};
+
+pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, CommandError> {
+    let place_given = place_given(args)?;
+    let (repository, source, manifest) = source(session, args).await?;
+    let place = place(place_given, args, manifest.as_ref())?;
+    let run = session.run_id();
+    let mut explicit = session.explicit().await?;
+    let assumed = assume_origin(session, &mut explicit, manifest.as_ref());
+    let server = session.discover(explicit, &run).await.map_err(|error| {
+        if assumed {
+            error.hint("the backup came from there; name another server with --to TARGET")
+        } else {
+            error
+        }
+    })?;
+    say_where(session, &server.context, manifest.as_ref());
+    let executor = session.open(server, &run).await?;
+    let request = RestoreRequest {
+        source,
+        database: args.database.clone(),
+        place,
+        roles: match args.roles {
+            RolesArg::Create => RolesPolicy::Create,
+            RolesArg::Skip => RolesPolicy::Skip,
+        },
+        keep_owner: args.owner == OwnerArg::Keep,
+        jobs: args.jobs,
+    };
+    let plan = session
+        .interrupts
+        .guard(
+            "planning the restore",
+            plan_restore(&repository, &executor, &request),
+        )
+        .await??;
+    show(session, &plan);
+    if args.dry_run {
+        if session.printer.json {
+            session
+                .printer
+                .json_line(&json!({ "result": "plan", "plan": plan }));
+        } else {
+            session
+                .printer
+                .message("this was a dry run: nothing was touched");
+        }
+        return Ok(exit::DONE);
+    }
+    if let RestorePlace::InPlace { name } = &plan.place
+        && args.yes.is_none()
+    {
+        confirm(session, name).await?;
+    }
+    let renderer = Renderer::new(&session.printer);
+    let done = restore(
+        &repository,
+        &executor,
+        &plan,
+        &renderer,
+        &session.interrupts.token,
+    )
+    .await;
+    renderer.clear();
+    let report = done?;
+    tell(session, &report);
+    // pg_restore said something that was judged harmless: rows are there, but it is to be read.
+    Ok(if report.warnings.is_empty() {
+        exit::DONE
+    } else {
+        exit::WARNINGS
+    })
+}
+
+/// What was typed about the place.
+enum Given {
+    New(String),
+    InPlace,
+}
+
+fn place_given(args: &RestoreArgs) -> Result<Given, CommandError> {
+    match (&args.new_database, args.in_place) {
+        (Some(name), _) if name.is_empty() => Err(CommandError::usage(
+            "--as needs the name of the new database",
+        )),
+        (Some(name), _) => Ok(Given::New(name.clone())),
+        (None, true) => Ok(Given::InPlace),
+        (None, false) => {
+            let name = args.database.as_deref().unwrap_or("copy");
+            let proposal = if args.database.is_some() {
+                format!("{name}_restored")
+            } else {
+                name.to_owned()
+            };
+            Err(CommandError::usage(
+                "a restore needs a place: a new database (--as NEWDB) or an existing one (--in-place)",
+            )
+            .hint(format!(
+                "pgstow restore {} --as {}",
+                shell_word(&args.source),
+                shell_word(&proposal)
+            )))
+        }
+    }
+}
+
+/// A word for a shell, so that a proposed command can be pasted whatever the name holds.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':');
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A backup of the repository, or a file: a word with a slash, or one that exists and that no
+/// backup is called by.
+async fn source(
+    session: &Session,
+    args: &RestoreArgs,
+) -> Result<(Repository, RestoreSource, Option<Manifest>), CommandError> {
+    let path = PathBuf::from(&args.source);
+    if args.source.contains('/') {
+        return Ok((session.repository()?, RestoreSource::Path(path), None));
+    }
+    let is_file = path.symlink_metadata().is_ok();
+    let found = match session.existing_repository()? {
+        Some(repository) => repository.find(&args.source).await.map(|m| (repository, m)),
+        None if is_file => {
+            return Ok((session.repository()?, RestoreSource::Path(path), None));
+        }
+        None => {
+            return Err(session
+                .filled_repository(&args.source)
+                .err()
+                .unwrap_or_else(|| {
+                    CommandError::new(
+                        backup::codes::BACKUP_NOT_FOUND,
+                        "the backups vanished meanwhile",
+                    )
+                }));
+        }
+    };
+    match found {
+        Ok((repository, manifest)) => {
+            let id = manifest.id.to_string();
+            Ok((repository, RestoreSource::Backup(id), Some(manifest)))
+        }
+        Err(backup::BackupError::NotFound { .. }) if is_file => {
+            Ok((session.repository()?, RestoreSource::Path(path), None))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn place(
+    given: Given,
+    args: &RestoreArgs,
+    manifest: Option<&Manifest>,
+) -> Result<RestorePlace, CommandError> {
+    let name = match given {
+        Given::New(name) => return Ok(RestorePlace::NewDatabase { name }),
+        Given::InPlace => args.yes.clone(),
+    };
+    let of_backup = || match manifest.map(|manifest| manifest.databases.as_slice()) {
+        Some([only]) => Some(only.name.clone()),
+        _ => args.database.clone(),
+    };
+    match name.or_else(of_backup) {
+        Some(name) => Ok(RestorePlace::InPlace { name }),
+        None => Err(
+            CommandError::usage("--in-place does not say which database is changed").hint(format!(
+                "pgstow restore {} --in-place --yes=DBNAME",
+                shell_word(&args.source)
+            )),
+        ),
+    }
+}
+
+/// Where nothing names a server, a backup goes back to the container that it came from. Returns
+/// whether that was assumed.
+fn assume_origin(
+    session: &Session,
+    explicit: &mut ExplicitSettings,
+    manifest: Option<&Manifest>,
+) -> bool {
+    if session.settings.target.named {
+        return false;
+    }
+    let Some(target) = manifest.map(|manifest| &manifest.target) else {
+        return false;
+    };
+    let (DbMode::InContainer, Some(container)) = (target.mode, &target.container) else {
+        return false;
+    };
+    explicit.target = Some(match &container.compose {
+        Some(compose) => TargetSpec::Compose {
+            project: compose.project.clone(),
+            service: compose.service.clone(),
+            database: None,
+        },
+        None => TargetSpec::Container {
+            name: container.name.clone(),
+            database: None,
+        },
+    });
+    session.printer.message(format!(
+        "restoring to where the backup came from ({}); --to TARGET names another place",
+        target.name
+    ));
+    true
+}
+
+/// Says so when the server is not the one that was backed up.
+fn say_where(session: &Session, context: &dbexec::DbContext, manifest: Option<&Manifest>) {
+    let Some(target) = manifest.map(|manifest| &manifest.target) else {
+        return;
+    };
+    let (then, now) = (
+        target.server.system_identifier.as_deref(),
+        context.server.system_identifier.as_deref(),
+    );
+    let different = match (then, now) {
+        (Some(then), Some(now)) => then != now,
+        _ => target.name != context.target_name(),
+    };
+    if different {
+        session.printer.message(format!(
+            "note: {} is a different server than the one that was backed up ({}, PostgreSQL {})",
+            context.target_name(),
+            target.name,
+            target.server.version
+        ));
+    }
+}
+
+fn show(session: &Session, plan: &RestorePlan) {
+    let printer = &session.printer;
+    let from = plan
+        .source_database
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" (database {name:?})"));
+    printer.message(format!("plan: {}{from} to {}", plan.source, plan.target));
+    for (at, step) in plan.steps.iter().enumerate() {
+        printer.message(format!("  {}. {step}", at + 1));
+    }
+    for warning in &plan.warnings {
+        printer.warning(warning);
+    }
+}
+
+/// A person types the name of the database that will be changed.
+async fn confirm(session: &Session, name: &str) -> Result<(), CommandError> {
+    let refused = |why: &str| {
+        CommandError::new(
+            codes::NOT_CONFIRMED,
+            format!("restoring into the existing database {name:?} needs consent: {why}"),
+        )
+        .hint(format!("--in-place --yes={}", shell_word(name)))
+    };
+    if session.printer.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(refused("there is no terminal to ask at"));
+    }
+    // The prompt has no line break, so it does not go through the printer.
+    let mut err = std::io::stderr();
+    let _ = write!(err, "type the name of the database to restore into it: ");
+    let _ = err.flush();
+    let mut line = String::new();
+    let mut input = tokio::io::BufReader::new(tokio::io::stdin());
+    session
+        .interrupts
+        .guard("asking for consent", input.read_line(&mut line))
+        .await?
+        .map_err(|error| {
+            CommandError::caused(codes::NOT_CONFIRMED, "the answer could not be read", &error)
+        })?;
+    if line.trim_end_matches(['\r', '\n']) == name {
+        Ok(())
+    } else {
+        Err(refused("another name was typed"))
+    }
+}
+
+fn tell(session: &Session, report: &RestoreReport) {
+    let printer = &session.printer;
+    if printer.json {
+        printer.json_line(&json!({ "result": "restore", "restore": report }));
+        return;
+    }
+    for warning in &report.warnings {
+        printer.warning(warning);
+    }
+    printer.result(format!(
+        "restored database {}: {} tables, {} rows, {}",
+        text::name(&report.database),
+        text::count(report.tables),
+        text::count(report.rows),
+        text::seconds(report.seconds)
+    ));
+}
