@@ -45,11 +45,7 @@ async fn one_container_with_a_random_port_is_found_with_nothing_set() {
 /// the tool's environment says so too.
 async fn app_image_is_found(major: u32) {
     let scope = Scope::new().await;
-    // initdb of 13 hashes its password with md5 unless the method that it is given is SCRAM.
-    let builder = PgContainer::app(major)
-        .env("POSTGRES_INITDB_ARGS", "--auth=scram-sha-256")
-        .publish(0);
-    let app = scope.start(builder);
+    let app = scope.start(PgContainer::app(major).publish(0));
     let env = [("POSTGRES_HOST", "localhost"), ("POSTGRES_PORT", "5432")];
     let context = find(&scope.input(&env)).await.expect("it is found");
     assert_eq!(context.mode, DbMode::InContainer);
@@ -115,7 +111,7 @@ async fn bitnami_kartoza_and_secret_files_are_read() {
         .env("POSTGRES_USER", "gis")
         .env("POSTGRES_PASS", "gis-secret")
         .env("POSTGRES_DBNAME", "gis")
-        .env("PGSTOW_TEST_LOCAL_AUTH", "scram-sha-256")
+        .env("PGSTOW_TEST_LOCAL_PASSWORD", "1")
         .login("gis", "gis")
         .password("gis-secret");
     let kartoza = scope.start(builder);
@@ -133,7 +129,7 @@ async fn bitnami_kartoza_and_secret_files_are_read() {
     let builder = PgContainer::builder(15)
         .without_env("POSTGRES_PASSWORD")
         .env("POSTGRES_PASSWORD_FILE", "/run/secrets/pw")
-        .env("PGSTOW_TEST_LOCAL_AUTH", "scram-sha-256")
+        .env("PGSTOW_TEST_LOCAL_PASSWORD", "1")
         .mount(file.to_str().unwrap(), "/run/secrets/pw")
         .password("file $ecret-'secret'");
     let _db = scope.start(builder);

@@ -12,7 +12,7 @@ use testkit::PgContainer;
 
 /// A server that asks for a password on every way in.
 fn strict(scope: &Scope) -> PgContainer {
-    scope.start(PgContainer::builder(15).env("PGSTOW_TEST_LOCAL_AUTH", "scram-sha-256"))
+    scope.start(PgContainer::builder(15).env("PGSTOW_TEST_LOCAL_PASSWORD", "1"))
 }
 
 /// What the server wrote; PostgreSQL logs to standard error.

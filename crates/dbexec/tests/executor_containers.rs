@@ -24,7 +24,10 @@ async fn runtime() -> Arc<dyn ContainerRuntime> {
 
 async fn executor(container: &PgContainer, major: u32, run: &str) -> Arc<dyn PgExecutor> {
     let runtime = runtime().await;
-    let details = runtime.inspect(container.id()).await.unwrap();
+    let details = runtime
+        .inspect(container.id())
+        .await
+        .expect("it can be inspected");
     let context = DbContext {
         mode: DbMode::InContainer,
         creds: DbCreds {
@@ -57,7 +60,7 @@ async fn executor(container: &PgContainer, major: u32, run: &str) -> Arc<dyn PgE
     settings.stall_after = Duration::from_secs(2);
     open_executor(context, Some(runtime), HostPrograms::default(), settings)
         .await
-        .unwrap()
+        .expect("the executor opens")
 }
 
 fn invocation(program: PgProgram, args: &[&str]) -> Invocation {
@@ -170,19 +173,18 @@ async fn bar_11_a_paused_container_is_diagnosed_and_a_lock_is_no_stall() {
         .unwrap();
     let executor = executor(&container, 15, "stall").await;
     // A dump that waits for a lock for longer than the watchdog's patience.
-    let mut locker = std::process::Command::new("docker")
-        .args(["exec", container.id(), "psql", "-U", "postgres", "-c"])
-        .arg("begin; lock table t in access exclusive mode; select pg_sleep(6); commit")
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let id = container.id().to_owned();
+    let locker = std::thread::spawn(move || {
+        let sql = "begin; lock table t in access exclusive mode; select pg_sleep(6); commit";
+        testkit::process::docker(&["exec", &id, "psql", "-U", "postgres", "-c", sql])
+    });
     tokio::time::sleep(Duration::from_millis(800)).await;
     let mut running = executor
         .start(invocation(PgProgram::PgDump, &["-Fc"]))
         .await
         .unwrap();
     running.stdout.read_to_end(&mut Vec::new()).await.unwrap();
-    locker.wait().unwrap();
+    locker.join().unwrap().unwrap();
     // A paused container.
     let sleep = invocation(PgProgram::Psql, &["-Xc", "select pg_sleep(600)"]);
     let mut running = executor.start(sleep).await.unwrap();

@@ -3,5 +3,5 @@
 # localhost, and the server listens there alone.
 set -eu
 export POSTGRES_DB="$POSTGRES_DATABASE" POSTGRES_USER="$POSTGRES_USERNAME"
-export PGSTOW_TEST_LISTEN=localhost PGSTOW_TEST_LOCAL_AUTH=scram-sha-256
+export PGSTOW_TEST_LISTEN=localhost PGSTOW_TEST_LOCAL_PASSWORD=1
 exec /usr/local/bin/docker-entrypoint.sh "$@"

@@ -15,5 +15,5 @@ else
     export POSTGRES_USER=postgres POSTGRES_PASSWORD="$(file_env POSTGRESQL_POSTGRES_PASSWORD)"
     export APP_USER="$user" APP_PASSWORD="$password"
 fi
-export POSTGRES_DB="${POSTGRESQL_DATABASE:-postgres}" PGSTOW_TEST_LOCAL_AUTH=scram-sha-256
+export POSTGRES_DB="${POSTGRESQL_DATABASE:-postgres}" PGSTOW_TEST_LOCAL_PASSWORD=1
 exec /usr/local/bin/docker-entrypoint.sh "$@"

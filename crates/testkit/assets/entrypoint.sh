@@ -39,14 +39,15 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     else
         eval "initdb --no-sync --username=\"\$POSTGRES_USER\" $POSTGRES_INITDB_ARGS" > /dev/null
     fi
-    if [ -n "${PGSTOW_TEST_LOCAL_AUTH:-}" ]; then
+    # scram-sha-256 from 14, md5 before: what initdb hashed the password with.
+    method=${POSTGRES_HOST_AUTH_METHOD:-$(postgres -C password_encryption)}
+    if [ -n "${PGSTOW_TEST_LOCAL_PASSWORD:-}" ]; then
         # Images that ask for a password on the local socket and on loopback too.
-        sed -i "s/ trust\$/ $PGSTOW_TEST_LOCAL_AUTH/" "$PGDATA/pg_hba.conf"
+        sed -i "s/ trust\$/ $method/" "$PGDATA/pg_hba.conf"
     fi
-    echo "host all all all ${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >> "$PGDATA/pg_hba.conf"
+    echo "host all all all $method" >> "$PGDATA/pg_hba.conf"
     {
         echo "listen_addresses = '${PGSTOW_TEST_LISTEN:-*}'"
-        echo "password_encryption = 'scram-sha-256'"
         # Test servers live for seconds and hold nothing of value.
         echo "fsync = off"
     } >> "$PGDATA/postgresql.conf"

@@ -188,26 +188,32 @@ fn variants(major: u32) -> Vec<(String, String)> {
         STOPSIGNAL SIGINT\n\
         EXPOSE 5432\n\
         VOLUME /var/lib/postgresql/data\n";
-    let entry = |script: &str| {
+    let entry = |script: &str, more: &str| {
         format!(
-            "{postgres_lines}COPY {script} /usr/local/bin/\nENTRYPOINT [\"{script}\"]\nCMD [\"postgres\"]\n"
+            "{postgres_lines}COPY {script} /usr/local/bin/\n{more}ENTRYPOINT [\"{script}\"]\n\
+             CMD [\"postgres\"]\n"
         )
     };
     let mut list = vec![
         (postgres(major), postgres_lines.to_owned()),
         (
             app(major),
-            entry("app-entrypoint.sh")
-                + "ENV POSTGRES_HOST=localhost POSTGRES_PORT=5432 POSTGRES_DATABASE=appdb \
-                   POSTGRES_USERNAME=appuser POSTGRES_PASSWORD=app-secret\n",
+            entry(
+                "app-entrypoint.sh",
+                "ENV POSTGRES_HOST=localhost POSTGRES_PORT=5432 POSTGRES_DATABASE=appdb \
+                 POSTGRES_USERNAME=appuser POSTGRES_PASSWORD=app-secret\n",
+            ),
         ),
     ];
     if major == 15 {
         list.push((
             bitnami(),
-            entry("bitnami-entrypoint.sh") + "COPY bitnami-init.sh /docker-entrypoint-initdb.d/\n",
+            entry(
+                "bitnami-entrypoint.sh",
+                "COPY bitnami-init.sh /docker-entrypoint-initdb.d/\n",
+            ),
         ));
-        list.push((kartoza(), entry("kartoza-entrypoint.sh")));
+        list.push((kartoza(), entry("kartoza-entrypoint.sh", "")));
         // initdb needs a shell, so the cluster is made while there is one.
         list.push((
             shell_less(),
@@ -224,12 +230,9 @@ fn variants(major: u32) -> Vec<(String, String)> {
              EXPOSE 5432\n"
                 .to_owned(),
         ));
-        list.push((
-            program_less(),
-            postgres_lines.to_owned()
-                + "RUN for p in pg_dump pg_dumpall pg_restore; do \
-                   rm -f /usr/bin/$p /usr/lib/postgresql/15/bin/$p; done\n",
-        ));
+        let without = "RUN for p in pg_dump pg_dumpall pg_restore; do \
+                       rm -f /usr/bin/$p /usr/lib/postgresql/15/bin/$p; done\n";
+        list.push((program_less(), format!("{postgres_lines}{without}")));
     }
     list
 }
