@@ -1,4 +1,5 @@
 //! Hostile archives and scripts: an error, no panic, no hang, bounded memory.
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 use std::io::{self, Cursor, Read};
 
@@ -120,7 +121,7 @@ fn bar_38_contradictions_are_damage() {
     unknown.block(8, rows);
     let mut twice = good.clone();
     twice.block(7, rows);
-    let mut trailing = good.clone();
+    let mut trailing = good;
     trailing.bytes.push(9);
     let mut wrong_type = Writer::new(14, 1, 0);
     wrong_type

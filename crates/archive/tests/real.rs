@@ -1,4 +1,5 @@
 //! Archives that pg_dump of every major wrote: read whole, cut anywhere, with flipped bits.
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 mod support;
 

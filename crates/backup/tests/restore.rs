@@ -1,4 +1,5 @@
 //! Restore on real servers: from files that the server's own pg_dump wrote.
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Restore and export of backups from the repository, on real servers.
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 mod support;
 
@@ -364,4 +365,52 @@ async fn exports_are_whole_and_never_overwrite() {
     };
     let result = backup::export(&live.home.repo, &request, None, &live.home.events, &cancel).await;
     assert!(matches!(result, Err(BackupError::Preflight { .. })));
+}
+
+#[tokio::test]
+async fn programs_of_this_host_restore_in_place_with_jobs() {
+    // The host has the programs of 15, which are not older than either server.
+    for major in [13, 15] {
+        let live = Live::over_network(major).await;
+        live.psql(
+            "postgres",
+            "CREATE TABLE a AS SELECT g, md5(g::text) FROM generate_series(1, 700) AS g;
+             CREATE TABLE b AS SELECT * FROM a; CREATE INDEX ON b (g);",
+        );
+        for format in [DumpFormat::Custom, DumpFormat::Directory, DumpFormat::Plain] {
+            let id = back_up(&live, format).await;
+            let mut request = latest(None, "copy");
+            request.source = RestoreSource::Backup(id.to_string());
+            request.jobs = Some(3);
+            let plan = live.plan(&request).await.unwrap();
+            let jobs = plan.steps.iter().any(|step| step.contains("in 3 jobs"));
+            assert_eq!(jobs, format != DumpFormat::Plain, "{:?}", plan.steps);
+            let report = live.apply(&plan).await;
+            let report = report.unwrap_or_else(|error| panic!("{}", words(&error)));
+            assert_eq!((report.tables, report.rows), (2, 1400));
+            live.psql("postgres", "DROP DATABASE copy");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bar_42_restore_waits_for_no_other_run_but_says_who_works() {
+    let live = Live::start(15).await;
+    live.psql(
+        "postgres",
+        "CREATE TABLE t AS SELECT generate_series(1, 9) AS n",
+    );
+    back_up(&live, DumpFormat::Custom).await;
+    let plan = live.plan(&latest(None, "copy")).await.unwrap();
+    let locks = live.home.repo.state_dir.join("locks");
+    let held: Vec<_> = std::fs::read_dir(locks)
+        .unwrap()
+        .map(|entry| std::fs::File::open(entry.unwrap().path()).unwrap())
+        .collect();
+    held.iter().for_each(|file| file.lock().unwrap());
+    let error = live.apply(&plan).await.unwrap_err();
+    assert!(matches!(error, BackupError::Locked { .. }), "{error:?}");
+    assert!(!live.databases().contains(&"copy".to_owned()));
+    drop(held);
+    live.apply(&plan).await.unwrap();
 }

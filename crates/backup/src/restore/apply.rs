@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{
     BackupError, BackupEvent, EventSink, Repository, RestorePlace, RestorePlan, RestoreReport,
+    lock::{Holder, TargetLock},
+    records,
+    state::StateDir,
 };
 
 /// What this run made on the target, and takes back when it fails.
@@ -30,7 +33,8 @@ struct Made {
 /// # Errors
 /// [`BackupError::RestoreFailed`] when the target is as it was before,
 /// [`BackupError::RestoreNeedsAttention`] when something is left,
-/// [`BackupError::Interrupted`] when it was cancelled and everything was taken back.
+/// [`BackupError::Interrupted`] when it was cancelled and everything was taken back,
+/// [`BackupError::Locked`] when another run works on the target.
 pub async fn restore(
     repo: &Repository,
     executor: &Arc<dyn PgExecutor>,
@@ -46,6 +50,13 @@ pub async fn restore(
                 source,
             )
         })?;
+    // A backup run beside this one would take a half-filled database for a whole one.
+    let context = executor.context();
+    let target = context.target_name();
+    let key = records::lock_key(context.server.system_identifier.as_deref(), &target);
+    let state = StateDir::open(&repo.state_dir)?;
+    let holder = Holder::this("restore", None, repo.clock.as_ref());
+    let _lock = TargetLock::acquire(&state, &key, &target, &holder).await?;
     let started = repo.clock.now();
     for message in &plan.warnings {
         sink.emit(BackupEvent::Warning {

@@ -91,6 +91,48 @@ impl Live {
     }
 }
 
+impl Live {
+    /// As [`Live::start`], reached over the network with the programs of this host.
+    pub async fn over_network(major: u32) -> Self {
+        let container = PgContainer::start(major).unwrap();
+        let url = format!(
+            "postgres://postgres:{}@{}:5432/postgres",
+            container.password(),
+            container.ip().unwrap()
+        );
+        let home = Home::new();
+        let scratch_root = home.dir.path().join("scratch");
+        std::fs::create_dir(&scratch_root).unwrap();
+        let host = HostPrograms {
+            bin_dir: None,
+            path_dirs: vec!["/usr/bin".into()],
+            scratch_root,
+        };
+        let settings = ConnectionSettings::new(&format!("restore-host-{major}"));
+        let input = DiscoverInput {
+            explicit: ExplicitSettings {
+                target: Some(TargetSpec::parse(&url).unwrap()),
+                ..ExplicitSettings::default()
+            },
+            env: EnvSnapshot::default(),
+            runtime: Err(Arc::new(dbexec::RuntimeError::Unavailable {
+                tried: Vec::new(),
+            })),
+            persisted_file: None,
+            allow_mixed_sources: false,
+            host_programs: host.clone(),
+            settings: settings.clone(),
+        };
+        let context = discover_db_context(&input).await.unwrap();
+        let executor = open_executor(context, None, host, settings).await.unwrap();
+        Self {
+            container,
+            executor,
+            home,
+        }
+    }
+}
+
 async fn executor_for(container: &PgContainer, major: u32) -> Arc<dyn PgExecutor> {
     let runtime = Arc::new(connect_runtime(&EndpointInput::default()).await.unwrap());
     let host = HostPrograms::default();
