@@ -227,8 +227,16 @@ fn add_arguments(
     )?;
     if let Command::Backup(args) = command {
         let value = |word: Option<String>| word.map(Value::Text);
-        layers.add_argument("backup.format", "--format", value(args.format.map(word)))?;
-        layers.add_argument("backup.verify", "--verify", value(args.verify.map(word)))?;
+        layers.add_argument(
+            "backup.format",
+            "--format",
+            value(args.format.as_ref().map(word)),
+        )?;
+        layers.add_argument(
+            "backup.verify",
+            "--verify",
+            value(args.verify.as_ref().map(word)),
+        )?;
         layers.add_argument("backup.jobs", "--jobs", count(args.jobs))?;
         if !args.exclude_table_data.is_empty() {
             let list = Value::List(args.exclude_table_data.clone());
@@ -332,7 +340,7 @@ fn add_arguments(
     Ok(())
 }
 
-fn word<T: clap::ValueEnum>(value: T) -> String {
+fn word<T: clap::ValueEnum>(value: &T) -> String {
     value
         .to_possible_value()
         .map(|value| value.get_name().to_owned())

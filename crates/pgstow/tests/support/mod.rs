@@ -1,0 +1,46 @@
+//! What the tests of the program share.
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary uses a part of it"
+)]
+
+use testkit::{Cli, PgContainer};
+
+/// The program with a home and a data directory of its own.
+pub fn cli() -> Cli {
+    Cli::new(env!("CARGO_BIN_EXE_pgstow"))
+}
+
+/// `pgstow list --json`, decoded.
+pub fn catalog(cli: &Cli) -> serde_json::Value {
+    let run = cli.run(&["list", "--json"]);
+    assert!(matches!(run.code, Some(0 | 4)), "list failed: {run:?}");
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}", run.stdout))
+}
+
+/// Ids of the backups that `list` shows, newest first.
+pub fn backups(cli: &Cli) -> Vec<String> {
+    ids(&catalog(cli)["backups"])
+}
+
+/// Ids of an array of the catalogue.
+pub fn ids(array: &serde_json::Value) -> Vec<String> {
+    let items = array.as_array().cloned().unwrap_or_default();
+    items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect()
+}
+
+/// A table of `rows` rows of about 600 bytes that do not compress well.
+pub fn fill(container: &PgContainer, database: &str, rows: u64) {
+    let sql = format!(
+        "create table filler as select g as id, \
+         (select string_agg(md5((g * 31 + i)::text), '') from generate_series(1, 18) i) as t \
+         from generate_series(1, {rows}) g"
+    );
+    container.psql(database, &sql).expect("the table can be filled");
+}
+
+/// A random number below `limit`.
+pub fn below(limit: u64) -> u64 {
+    rand::random_range(0..limit.max(1))
+}
