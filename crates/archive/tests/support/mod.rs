@@ -8,9 +8,9 @@ use archive::{ArchiveError, ArchiveSummary};
 use testkit::{PgContainer, process::docker};
 
 /// Rows of `s.t` in the fixture.
-pub const ROWS: u64 = 3000;
+pub(crate) const ROWS: u64 = 3000;
 /// Rows in all.
-pub const ALL_ROWS: u64 = ROWS + 2 + 5;
+pub(crate) const ALL_ROWS: u64 = ROWS + 2 + 5;
 
 const SCHEMA: &str = r"
 CREATE ROLE app NOLOGIN;
@@ -33,14 +33,14 @@ COMMENT ON TABLE s.t IS E'it''s \\';
 ";
 
 /// Server and the directory that its archives are copied to.
-pub struct Corpus {
+pub(crate) struct Corpus {
     container: PgContainer,
     dir: tempfile::TempDir,
-    pub major: u32,
+    pub(crate) major: u32,
 }
 
 impl Corpus {
-    pub fn new(major: u32) -> Self {
+    pub(crate) fn new(major: u32) -> Self {
         let container = PgContainer::start(major).unwrap();
         container.psql("postgres", SCHEMA).unwrap();
         Self {
@@ -51,7 +51,7 @@ impl Corpus {
     }
 
     /// Compressions that this major's pg_dump knows, as its `-Z` takes them.
-    pub fn compressions(&self) -> &'static [&'static str] {
+    pub(crate) fn compressions(&self) -> &'static [&'static str] {
         if self.major >= 16 {
             &["0", "gzip:1", "lz4:1", "zstd:2"]
         } else {
@@ -60,7 +60,7 @@ impl Corpus {
     }
 
     /// Dumps with these options into a file or directory; returns its copy on this host.
-    pub fn dump(&self, name: &str, options: &[&str]) -> PathBuf {
+    pub(crate) fn dump(&self, name: &str, options: &[&str]) -> PathBuf {
         let inside = format!("/tmp/{name}");
         let argv = [
             &["pg_dump", "-U", "postgres", "-d", "postgres", "-f", &inside][..],
@@ -72,7 +72,7 @@ impl Corpus {
     }
 
     /// As [`Corpus::dump`] in the custom format, through a pipe: without offsets.
-    pub fn piped(&self, name: &str, compression: &str) -> PathBuf {
+    pub(crate) fn piped(&self, name: &str, compression: &str) -> PathBuf {
         let script = "pg_dump -U postgres -d postgres -Fc -Z \"$1\" | cat > \"$2\"";
         let inside = format!("/tmp/{name}");
         self.container
@@ -88,12 +88,12 @@ impl Corpus {
         to
     }
 
-    pub fn psql(&self, sql: &str) -> String {
+    pub(crate) fn psql(&self, sql: &str) -> String {
         self.container.psql("postgres", sql).unwrap()
     }
 }
 
-pub fn check_dir(path: &Path) -> Result<ArchiveSummary, ArchiveError> {
+pub(crate) fn check_dir(path: &Path) -> Result<ArchiveSummary, ArchiveError> {
     let toc = File::open(path.join("toc.dat")).unwrap();
     archive::check_directory(toc, |name| open(&path.join(name)))
 }

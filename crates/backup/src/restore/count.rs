@@ -1,6 +1,6 @@
 //! Counts the rows of every table and compares them with the archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use archive::TableData;
 use dbexec::{ExecError, PgExecutor, query};
@@ -17,8 +17,9 @@ const BATCH: usize = 50;
 struct Table {
     schema: String,
     name: String,
-    /// `SELECT count(*) …`, quoted by the server.
-    statement: String,
+    /// `SELECT count(*) …`, quoted by the server; `None` for a foreign table, whose rows are
+    /// elsewhere.
+    statement: Option<String>,
     /// Whether an extension made it: its rows are partly the extension's own.
     of_extension: bool,
 }
@@ -35,6 +36,8 @@ pub(crate) struct Counts {
     pub(crate) rows: u64,
     /// Large objects.
     large_objects: u64,
+    /// Foreign tables.
+    foreign: BTreeSet<(String, String)>,
     /// Rows by schema and table, with whether an extension made the table.
     by_table: BTreeMap<(String, String), (u64, bool)>,
 }
@@ -47,15 +50,18 @@ pub(crate) async fn count(
 ) -> Result<Counts, ExecError> {
     const SELECT: &str = "\
 SELECT n.nspname AS schema, c.relname AS name, \
-  pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) AS statement, \
+  CASE c.relkind WHEN 'r' THEN pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) END AS statement, \
   EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::regclass \
     AND d.objid = c.oid AND d.deptype = 'e') AS of_extension \
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
+WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' \
 ORDER BY n.nspname, c.relname";
     let tables: Vec<Table> =
         query::rows(executor, database, "listing the tables", SELECT, &[]).await?;
+    let (tables, foreign): (Vec<_>, Vec<_>) = tables
+        .into_iter()
+        .partition(|table| table.statement.is_some());
     let large_objects: Vec<LargeObjects> = query::rows(
         executor,
         database,
@@ -67,12 +73,17 @@ ORDER BY n.nspname, c.relname";
     let mut counts = Counts {
         tables: tables.len() as u64,
         large_objects: large_objects.first().map_or(0, |row| row.number),
+        foreign: foreign
+            .into_iter()
+            .map(|table| (table.schema, table.name))
+            .collect(),
         ..Counts::default()
     };
     for batch in tables.chunks(BATCH) {
         let script: String = batch
             .iter()
-            .flat_map(|table| [table.statement.as_str(), ";\n"])
+            .filter_map(|table| table.statement.as_deref())
+            .flat_map(|statement| [statement, ";\n"])
             .collect();
         let script = format!("SET row_security = off;\n{script}");
         let output = psql::run(executor, database, &script, cancel).await?;
@@ -158,8 +169,8 @@ pub(crate) fn compare(
                     ));
                 }
             }
-            // Foreign tables are filled elsewhere; partitioned roots hold no rows of their own.
-            None if rows == 0 => {}
+            // Partitioned roots hold no rows of their own.
+            None if rows == 0 || counts.foreign.contains(&key) => {}
             None => differences.push(format!(
                 "table {schema}.{name} is not there as an ordinary table, and the archive holds \
                  {rows} rows for it"
