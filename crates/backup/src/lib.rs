@@ -38,5 +38,5 @@ pub use requests::{
     VerifyReport,
 };
 pub use restore::{plan_restore, restore};
-pub use run::back_up;
+pub use run::{Rehearsal, back_up, rehearse};
 pub use verify::verify;

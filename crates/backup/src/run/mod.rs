@@ -10,8 +10,10 @@ mod preflight;
 mod progress;
 mod publish;
 mod queries;
+mod rehearse;
 
 pub use back_up::back_up;
 pub(crate) use back_up::chain;
 pub(crate) use cleanup::{KILLED, remove_backup};
 pub(crate) use progress::Progress;
+pub use rehearse::{Rehearsal, rehearse};

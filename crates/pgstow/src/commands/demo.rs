@@ -159,15 +159,17 @@ async fn story(
     let session = inner_session(outer, server, work);
     let words = server.words();
 
+    // An image makes the database itself.
+    if matches!(server, Server::Host(_)) {
+        let executor = open(&session, Some("postgres")).await?;
+        shop::create_database(executor.as_ref(), DATABASE).await?;
+    }
+
     say(printer, "finding it");
     command(printer, &format!("pgstow discover {words}"));
     commands::discover::run(&session, &DiscoverArgs::default()).await?;
 
     say(printer, "filling it with a small shop");
-    if matches!(server, Server::Host(_)) {
-        let executor = open(&session, Some("postgres")).await?;
-        shop::create_database(executor.as_ref(), DATABASE).await?;
-    }
     let executor = open(&session, None).await?;
     let filled = shop::fill(executor.as_ref(), DATABASE);
     outer.interrupts.guard("filling the shop", filled).await??;
@@ -199,9 +201,13 @@ async fn story(
     broken.show(printer, &format!("left in {DATABASE}"));
 
     say(printer, "restoring beside it");
+    let to = match server {
+        Server::Container(_) => "--to ",
+        Server::Host(_) => "",
+    };
     command(
         printer,
-        &format!("pgstow restore latest --as {RESTORED} --database {DATABASE} --to {words}"),
+        &format!("pgstow restore latest --as {RESTORED} --database {DATABASE} {to}{words}"),
     );
     let restore = RestoreArgs {
         source: "latest".to_owned(),

@@ -253,11 +253,7 @@ fn say_where(session: &Session, context: &dbexec::DbContext, manifest: Option<&M
 
 fn show(session: &Session, plan: &RestorePlan) {
     let printer = &session.printer;
-    let from = plan
-        .source_database
-        .as_ref()
-        .map_or_else(String::new, |name| format!(" (database {name:?})"));
-    printer.message(format!("plan: {}{from} to {}", plan.source, plan.target));
+    printer.message(format!("plan: {} to {}", plan.source, plan.target));
     for (at, step) in plan.steps.iter().enumerate() {
         printer.message(format!("  {}. {step}", at + 1));
     }
