@@ -286,7 +286,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long)]
     pub(crate) in_place: bool,
     /// Consent for --in-place: the name of the database that is changed
-    #[arg(long, value_name = "DBNAME", requires = "in_place")]
+    #[arg(long, value_name = "DBNAME")]
     pub(crate) yes: Option<String>,
     /// Database of the backup, where it holds more than one
     #[arg(long, value_name = "NAME")]

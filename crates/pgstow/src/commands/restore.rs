@@ -95,6 +95,11 @@ enum Given {
 }
 
 fn place_given(args: &RestoreArgs) -> Result<Given, CommandError> {
+    if args.yes.is_some() && !args.in_place {
+        return Err(CommandError::usage(
+            "--yes is the consent for --in-place; a new database (--as) needs none",
+        ));
+    }
     match (&args.new_database, args.in_place) {
         (Some(name), _) if name.is_empty() => Err(CommandError::usage(
             "--as needs the name of the new database",
