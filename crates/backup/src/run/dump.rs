@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Progress;
 use super::preflight::Compression;
+use super::structure::Structure;
 use crate::script::{self, Encoder};
 use crate::stream::{HashedWriter, PIECE};
 use crate::{BackupError, BackupOptions, DumpFormat, manifest::StoredFile};
@@ -223,6 +224,10 @@ impl Work<'_> {
             Kind::Custom => None,
             Kind::Script(_) => Some(Encoder::start()),
         };
+        let structure = match kind {
+            Kind::Custom => Some(Structure::start()),
+            Kind::Script(_) => None,
+        };
         let mut tail = script::Tail::default();
         let mut first = true;
         loop {
@@ -236,6 +241,9 @@ impl Work<'_> {
                 break;
             }
             progress.add(piece.len() as u64);
+            if let Some(structure) = &structure {
+                structure.push(piece.clone()).await;
+            }
             match &mut encoder {
                 None => sink.write(piece).await.map_err(stored)?,
                 Some(encoder) => {
@@ -254,6 +262,9 @@ impl Work<'_> {
                     operation: operation.to_owned(),
                 });
             }
+        }
+        if let Some(structure) = structure {
+            structure.finish().await.map_err(incomplete)?;
         }
         if let Kind::Script(closing) = kind {
             tail.check(closing).map_err(incomplete)?;

@@ -10,6 +10,7 @@ mod preflight;
 mod progress;
 mod publish;
 mod queries;
+mod structure;
 mod rehearse;
 
 pub use back_up::back_up;
