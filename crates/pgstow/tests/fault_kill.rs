@@ -4,14 +4,17 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{backups, below, catalog, cli, fill, ids};
+use support::{backups, below, catalog, cli, fill, ids, wait_for_rows};
 use testkit::PgContainer;
 
 /// Points of one run of the tests; `PGSTOW_TEST_KILLS` asks for more.
 const POINTS: u64 = 60;
 
 fn points(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 #[test]
@@ -39,13 +42,24 @@ fn bar_01_sigkill_at_random_moments_leaves_no_false_backup() {
         let listed = backups(&cli);
         for id in &listed {
             if !earlier.contains(id) && !finished.contains(id) {
-                let _ = cli.run(&["verify", id, "--level", "hash", "--quiet"]).expect(0);
+                let _ = cli
+                    .run(&["verify", id, "--level", "hash", "--quiet"])
+                    .expect(0);
                 finished.push(id.clone());
             }
         }
-        assert!(earlier.iter().chain(&finished).all(|id| listed.contains(id)), "point {point}");
+        assert!(
+            earlier
+                .iter()
+                .chain(&finished)
+                .all(|id| listed.contains(id)),
+            "point {point}"
+        );
     }
-    assert!(killed > POINTS / 2, "only {killed} runs were killed in the middle");
+    assert!(
+        killed > POINTS / 2,
+        "only {killed} runs were killed in the middle"
+    );
     // The next run ends what the killed ones left, on the server and on disk.
     let _ = cli.run(&args).expect(0);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -54,7 +68,10 @@ fn bar_01_sigkill_at_random_moments_leaves_no_false_backup() {
     }
     assert_eq!(container.pgstow_sessions().unwrap(), 0);
     let processes = container.processes().unwrap();
-    assert!(!processes.iter().any(|line| line.contains("pg_dump")), "{processes:?}");
+    assert!(
+        !processes.iter().any(|line| line.contains("pg_dump")),
+        "{processes:?}"
+    );
     let catalog = catalog(&cli);
     let listed = ids(&catalog["backups"]);
     assert_eq!(ids(&catalog["damaged"]), Vec::<String>::new());
@@ -66,7 +83,9 @@ fn bar_01_sigkill_at_random_moments_leaves_no_false_backup() {
     on_disk.reverse();
     assert_eq!(on_disk.len(), listed.len(), "{on_disk:?} but {listed:?}");
     for id in &listed {
-        let _ = cli.run(&["verify", id, "--level", "read", "--quiet"]).expect(0);
+        let _ = cli
+            .run(&["verify", id, "--level", "read", "--quiet"])
+            .expect(0);
     }
 }
 
@@ -78,19 +97,27 @@ fn bar_08_sigterm_and_sigint_end_everything_in_time() {
         let cli = cli();
         let target = container.target();
         let mut child = cli.spawn(&["backup", &target]);
-        while container.pgstow_sessions().unwrap() == 0 {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before its dump began");
-        }
-        std::thread::sleep(Duration::from_millis(150));
+        wait_for_rows(&container);
         let since = Instant::now();
         testkit::process::run("kill", &[signal, &child.id().to_string()]).unwrap();
         let status = child.wait().unwrap();
         assert_eq!(status.code(), Some(code), "{signal}");
-        assert!(since.elapsed() < Duration::from_secs(6), "{signal}: {:?}", since.elapsed());
+        assert!(
+            since.elapsed() < Duration::from_secs(6),
+            "{signal}: {:?}",
+            since.elapsed()
+        );
         assert_eq!(container.pgstow_sessions().unwrap(), 0, "{signal}");
         let processes = container.processes().unwrap();
-        assert!(!processes.iter().any(|line| line.contains("pg_dump")), "{processes:?}");
-        assert_eq!(cli.backup_dirs(), Vec::<std::path::PathBuf>::new(), "{signal}");
+        assert!(
+            !processes.iter().any(|line| line.contains("pg_dump")),
+            "{processes:?}"
+        );
+        assert_eq!(
+            cli.backup_dirs(),
+            Vec::<std::path::PathBuf>::new(),
+            "{signal}"
+        );
         let runs = catalog(&cli)["runs"].clone();
         assert_eq!(runs[0]["state"], "interrupted", "{runs}");
     }

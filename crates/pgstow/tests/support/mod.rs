@@ -27,7 +27,10 @@ pub fn backups(cli: &Cli) -> Vec<String> {
 /// Ids of an array of the catalogue.
 pub fn ids(array: &serde_json::Value) -> Vec<String> {
     let items = array.as_array().cloned().unwrap_or_default();
-    items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect()
+    items
+        .iter()
+        .filter_map(|item| item["id"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// A table of `rows` rows of about 600 bytes that do not compress well.
@@ -37,10 +40,30 @@ pub fn fill(container: &PgContainer, database: &str, rows: u64) {
          (select string_agg(md5((g * 31 + i)::text), '') from generate_series(1, 18) i) as t \
          from generate_series(1, {rows}) g"
     );
-    container.psql(database, &sql).expect("the table can be filled");
+    container
+        .psql(database, &sql)
+        .expect("the table can be filled");
 }
 
 /// A random number below `limit`.
 pub fn below(limit: u64) -> u64 {
     rand::random_range(0..limit.max(1))
+}
+
+/// Waits until pg_dump of a run moves rows.
+pub fn wait_for_rows(container: &PgContainer) {
+    let sql = "select count(*) from pg_stat_activity \
+               where application_name like 'pgstow-%' and query like 'COPY %'";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while container
+        .psql("postgres", sql)
+        .expect("the server answers")
+        .trim()
+        == "0"
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no dump began to move rows"
+        );
+    }
 }

@@ -1,0 +1,171 @@
+//! Faults between pgstow and the server: streams that are cut, containers that stop.
+
+mod support;
+
+use std::path::Path;
+
+use support::{backups, below, catalog, cli, fill, wait_for_rows};
+use testkit::proxy::{Cut, Proxy};
+use testkit::{Cli, PgContainer};
+
+/// Points of one run of the tests; `PGSTOW_TEST_CUTS` asks for more.
+const POINTS: u64 = 200;
+
+fn socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://")
+        .unwrap_or("/var/run/docker.sock")
+        .to_owned()
+}
+
+/// Runs a backup whose engine connection is cut after `limit` bytes; insists that what is listed
+/// afterwards is what was there before, or a backup that reads to its end.
+fn one_cut(cli: &Cli, args: &[&str], at: &Path, limit: u64, cut: Cut) -> bool {
+    let before = backups(cli);
+    let proxy = Proxy::unix(at, Path::new(&socket()), Some(limit), cut).unwrap();
+    let output = cli
+        .command(args)
+        .env("DOCKER_HOST", proxy.docker_host())
+        .output()
+        .unwrap();
+    let after = backups(cli);
+    let new: Vec<&String> = after.iter().filter(|id| !before.contains(id)).collect();
+    let context = format!(
+        "cut {cut:?} after {limit} bytes: {:?}\n{}",
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        before.iter().all(|id| after.contains(id)),
+        "an earlier backup is gone; {context}"
+    );
+    if output.status.success() {
+        assert_eq!(new.len(), 1, "{context}");
+        let _ = cli
+            .run(&["verify", new[0], "--level", "read", "--quiet"])
+            .expect(0);
+    } else {
+        assert!(new.is_empty(), "a failed run is listed; {context}");
+    }
+    let _ = std::fs::remove_file(at);
+    output.status.success()
+}
+
+#[test]
+fn bar_13_a_stream_cut_anywhere_is_never_a_false_backup() {
+    let container = PgContainer::start(15).unwrap();
+    fill(&container, "postgres", 1_500);
+    let dir = tempfile::tempdir().unwrap();
+    let target = container.target();
+    // Without the check after the dump, so that the dump itself must notice.
+    let args = [
+        "backup",
+        target.as_str(),
+        "--database",
+        "postgres",
+        "--verify",
+        "none",
+        "--quiet",
+    ];
+    let at = dir.path().join("engine.sock");
+    let proxy = Proxy::unix(&at, Path::new(&socket()), None, Cut::CleanEnd).unwrap();
+    let cli = cli();
+    let output = cli
+        .command(&args)
+        .env("DOCKER_HOST", proxy.docker_host())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let whole = proxy.passed();
+    let _ = std::fs::remove_file(&at);
+    let asked = std::env::var("PGSTOW_TEST_CUTS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let points: u64 = asked.unwrap_or(POINTS);
+    let mut successes = 0;
+    for point in 0..points {
+        let cut = [Cut::CleanEnd, Cut::ClientOnly, Cut::Gone][usize::try_from(point % 3).unwrap()];
+        let at = dir.path().join(format!("engine-{point}.sock"));
+        successes += u64::from(one_cut(&cli, &args, &at, below(whole), cut));
+    }
+    // Each cut lies before the end of a run, so nearly every run fails.
+    assert!(
+        successes <= points / 10,
+        "{successes} of {points} runs succeeded"
+    );
+}
+
+#[test]
+fn bar_10_a_container_that_stops_in_mid_dump_is_a_failed_run() {
+    for verb in ["stop", "kill", "restart"] {
+        let container = PgContainer::start(15).unwrap();
+        fill(&container, "postgres", 60_000);
+        let cli = cli();
+        let target = container.target();
+        let mut command = cli.command(&["backup", &target]);
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        wait_for_rows(&container);
+        container.engine(verb).unwrap();
+        let run = testkit::Run::from(child.wait_with_output().unwrap());
+        assert!(!matches!(run.code, Some(0 | 3) | None), "{verb}: {run:?}");
+        assert!(
+            run.stderr.contains(container.name()),
+            "{verb}: {}",
+            run.stderr
+        );
+        assert_eq!(backups(&cli), Vec::<String>::new(), "{verb}");
+        assert_eq!(catalog(&cli)["runs"][0]["state"], "failed", "{verb}");
+    }
+}
+
+#[test]
+fn bar_11_a_paused_container_is_given_up_and_named() {
+    let container = PgContainer::start(15).unwrap();
+    fill(&container, "postgres", 60_000);
+    let cli = cli();
+    let target = container.target();
+    let mut command = cli.command(&["backup", &target, "--stall-timeout", "2s"]);
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for_rows(&container);
+    container.engine("pause").unwrap();
+    let run = testkit::Run::from(child.wait_with_output().unwrap());
+    container.engine("unpause").unwrap();
+    assert!(
+        run.code == Some(1) && run.stderr.contains("docker unpause"),
+        "{run:?}"
+    );
+    assert_eq!(backups(&cli), Vec::<String>::new());
+}
+
+#[test]
+fn bar_07_a_killed_pg_dump_is_a_failed_run_that_names_the_signal() {
+    let container = PgContainer::start(15).unwrap();
+    fill(&container, "postgres", 60_000);
+    let cli = cli();
+    let target = container.target();
+    let mut command = cli.command(&["backup", &target]);
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for_rows(&container);
+    let script = "for d in /proc/[0-9]*; do read -r c < $d/comm; \
+                  [ \"$c\" = pg_dump ] && kill -KILL ${d#/proc/}; done; true";
+    container.exec(&["sh", "-c", script]).unwrap();
+    let run = testkit::Run::from(child.wait_with_output().unwrap());
+    assert!(
+        run.code == Some(1) && run.stderr.contains("signal 9"),
+        "{run:?}"
+    );
+    assert_eq!(backups(&cli), Vec::<String>::new());
+}
