@@ -28,7 +28,7 @@ impl Ran {
 impl Home {
     fn new() -> Self {
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: tempfile::tempdir().expect("the test's own files and processes work"),
         }
     }
 
@@ -63,18 +63,19 @@ impl Home {
             .command(args)
             .envs(env.iter().copied())
             .output()
-            .unwrap();
+            .expect("the test's own files and processes work");
         Ran {
             code: status.code().expect("it was not ended by a signal"),
-            stdout: String::from_utf8(stdout).unwrap(),
-            stderr: String::from_utf8(stderr).unwrap(),
+            stdout: String::from_utf8(stdout).expect("UTF-8"),
+            stderr: String::from_utf8(stderr).expect("UTF-8"),
         }
     }
 
     fn configure(&self, text: &str) {
         let dir = self.path().join("config/pgstow");
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("config.toml"), text).unwrap();
+        std::fs::create_dir_all(&dir).expect("the test's own files and processes work");
+        std::fs::write(dir.join("config.toml"), text)
+            .expect("the test's own files and processes work");
     }
 }
 

@@ -32,7 +32,13 @@ pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, Comm
     let server = session.discover(explicit, &id).await?;
     let context = server.context.clone();
     let executor = session.open(server, &id).await?;
-    let renderer = Renderer::new(&session.printer);
+    let mut renderer = Renderer::new(&session.printer);
+    // Only for the time that is left, so a catalogue that cannot be read is told elsewhere.
+    if session.printer.bars().is_some()
+        && let Ok(catalog) = repository.catalog().await
+    {
+        renderer = renderer.with_history(&catalog, &context.target_name());
+    }
     let done = back_up(
         &repository,
         &executor,

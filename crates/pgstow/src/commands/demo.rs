@@ -83,10 +83,7 @@ pub(crate) async fn run(session: &Session) -> Result<u8, CommandError> {
         })?;
     say(printer, "a throw-away PostgreSQL server");
     let password = SecretString::from(random_word());
-    let server = session
-        .interrupts
-        .guard("starting the demo's server", start(session, &password))
-        .await??;
+    let server = start(session, &password).await?;
     let result = story(session, &server, work.path()).await;
     say(printer, "cleaning up");
     server.stop(printer).await;
@@ -129,8 +126,13 @@ async fn start(session: &Session, password: &SecretString) -> Result<Server, Com
         }
         Err(error) => error.to_string(),
     };
+    let interrupts = &session.interrupts;
+    interrupts
+        .guard("starting the demo's server", std::future::ready(()))
+        .await?;
     printer.message(format!("not in a container: {no_container}"));
-    match host::start(session, USER, password).await {
+    let host = host::start(session, USER, password);
+    match interrupts.guard("starting the demo's server", host).await? {
         Ok(host) => {
             printer.message(format!("started {} of this host", host.version));
             Ok(Server::Host(Box::new(host)))

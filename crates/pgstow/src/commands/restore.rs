@@ -68,7 +68,7 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
     {
         confirm(session, name).await?;
     }
-    let renderer = Renderer::new(&session.printer);
+    let renderer = Renderer::new(&session.printer).told(&plan.warnings);
     let done = restore(
         &repository,
         &executor,
@@ -309,10 +309,12 @@ fn tell(session: &Session, report: &RestoreReport) {
         printer.warning(warning);
     }
     printer.result(format!(
-        "restored database {}: {} tables, {} rows, {}",
+        "restored database {}: {} table{}, {} row{}, {}",
         text::name(&report.database),
         text::count(report.tables),
+        if report.tables == 1 { "" } else { "s" },
         text::count(report.rows),
+        if report.rows == 1 { "" } else { "s" },
         text::seconds(report.seconds)
     ));
 }

@@ -1,10 +1,10 @@
 //! Events of a run: JSON lines, progress bars on a terminal, or short lines elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backup::{BackupEvent, EventSink};
+use backup::{BackupEvent, Catalog, EventSink};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::text;
@@ -21,6 +21,19 @@ pub(crate) struct Renderer {
     printer: Arc<Printer>,
     bars: Mutex<HashMap<(&'static str, String), ProgressBar>>,
     warnings: Mutex<Vec<String>>,
+    /// Warnings that were shown before the run.
+    told: HashSet<String>,
+    /// Size of the archive of each database in the last backup of the target: what a dump moves
+    /// is compressed, so its size on the server says little about the end.
+    last_sizes: HashMap<String, u64>,
+    dumps: Mutex<Dumps>,
+}
+
+/// How many databases there are, and how many were begun.
+#[derive(Debug, Default)]
+struct Dumps {
+    all: usize,
+    begun: usize,
 }
 
 impl Renderer {
@@ -29,7 +42,29 @@ impl Renderer {
             printer: Arc::clone(printer),
             bars: Mutex::default(),
             warnings: Mutex::default(),
+            told: HashSet::new(),
+            last_sizes: HashMap::new(),
+            dumps: Mutex::default(),
         }
+    }
+
+    /// Leaves out warnings that a person has just read.
+    pub(crate) fn told(mut self, warnings: &[String]) -> Self {
+        self.told.extend(warnings.iter().cloned());
+        self
+    }
+
+    /// Takes what earlier backups of the target tell about the size of the next.
+    pub(crate) fn with_history(mut self, catalog: &Catalog, target: &str) -> Self {
+        let last = catalog
+            .backups
+            .iter()
+            .find(|manifest| manifest.target.name == target);
+        for database in last.into_iter().flat_map(|manifest| &manifest.databases) {
+            self.last_sizes
+                .insert(database.name.clone(), database.archive.bytes());
+        }
+        self
     }
 
     /// Warnings so far.
@@ -52,6 +87,17 @@ impl Renderer {
         let Some(place) = self.printer.bars() else {
             return;
         };
+        let mut prefix = format!("{:8} {}", doing(phase), text::name(subject));
+        let expected = if phase == "dump" {
+            let mut dumps = self.dumps.lock().unwrap_or_else(PoisonError::into_inner);
+            if subject != "globals" {
+                dumps.begun += 1;
+                prefix = format!("{prefix} ({} of {})", dumps.begun, dumps.all);
+            }
+            self.last_sizes.get(subject).copied()
+        } else {
+            expected
+        };
         let bar = match expected {
             Some(bytes) if bytes > 0 => ProgressBar::new(bytes),
             _ => ProgressBar::no_length(),
@@ -65,7 +111,7 @@ impl Renderer {
             bar.set_style(style.progress_chars("=> "));
         }
         let bar = place.add(bar);
-        bar.set_prefix(format!("{:8} {}", doing(phase), text::name(subject)));
+        bar.set_prefix(prefix);
         bar.enable_steady_tick(TICK);
         self.bars
             .lock()
@@ -88,12 +134,19 @@ impl Renderer {
                 target,
                 databases,
                 size_bytes,
-            } => printer.message(format!(
-                "backup {id} of {}: {} ({} on the server)",
-                text::name(&target),
-                list(&databases),
-                text::bytes(size_bytes)
-            )),
+            } => {
+                self.dumps
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .all = databases.len();
+                printer.message(format!(
+                    "backup {id} of {}: {} ({} on the server)",
+                    text::name(&target),
+                    list(&databases),
+                    text::bytes(size_bytes)
+                ));
+            }
+            BackupEvent::Warning { message } if self.told.contains(&message) => {}
             BackupEvent::Warning { message } => printer.warning(message),
             BackupEvent::Chosen { message } | BackupEvent::CleanedUp { message } => {
                 printer.message(message);

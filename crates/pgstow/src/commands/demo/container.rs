@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dbexec::ContainerRuntime;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::random_word;
 use crate::session::Session;
@@ -128,8 +129,10 @@ pub(super) async fn start(
     }
     let mut failures = Vec::new();
     for image in images.into_iter().take(ATTEMPTS) {
-        match start_image(&client, &image, user, database, password).await {
+        let cancel = &session.interrupts.token;
+        match start_image(&client, &image, user, database, password, cancel).await {
             Ok(container) => return Ok(container),
+            Err(why) if cancel.is_cancelled() => return Err(why),
             Err(why) => {
                 session
                     .printer
@@ -147,6 +150,7 @@ async fn start_image(
     user: &str,
     database: &str,
     password: &SecretString,
+    cancel: &CancellationToken,
 ) -> Result<DemoContainer, String> {
     let name = format!("pgstow-demo-{}", &random_word()[..6]);
     let user = format!("POSTGRES_USER={user}");
@@ -177,7 +181,15 @@ async fn start_image(
         client: client.clone(),
         stopped: false,
     };
-    match wait_ready(client, &container.name, client.finish(command, "run")).await {
+    // Not dropped half-way by a signal: the container could then come up after it was removed.
+    match wait_ready(
+        client,
+        &container.name,
+        client.finish(command, "run"),
+        cancel,
+    )
+    .await
+    {
         Ok(()) => Ok(container),
         Err(why) => {
             // It may be gone already: it is started to be removed at its end.
@@ -192,10 +204,14 @@ async fn wait_ready(
     client: &Client,
     name: &str,
     started: impl Future<Output = Result<String, String>>,
+    cancel: &CancellationToken,
 ) -> Result<(), String> {
     started.await?;
     let begun = Instant::now();
     loop {
+        if cancel.is_cancelled() {
+            return Err("interrupted".to_owned());
+        }
         let probe = ["exec", name, "pg_isready", "-q", "-h", "127.0.0.1"];
         let Err(why) = client.run(&probe).await else {
             return Ok(());
