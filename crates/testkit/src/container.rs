@@ -99,6 +99,12 @@ impl PgContainer {
         &self.password
     }
 
+    /// Superuser that the test kit logs in as.
+    #[must_use]
+    pub fn superuser(&self) -> &str {
+        &self.superuser
+    }
+
     /// Port on this host, when published.
     ///
     /// # Errors

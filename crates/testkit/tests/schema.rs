@@ -1,0 +1,52 @@
+//! The fixture is restorable by the stock programs, and the comparisons see what they must.
+
+use testkit::PgContainer;
+use testkit::images::MAJORS;
+use testkit::schema::{database_properties, fingerprint, load_bar31, schema_dump};
+
+#[test]
+fn the_fixture_loads_and_stock_programs_restore_it() {
+    for major in MAJORS {
+        let container = PgContainer::start(major).unwrap();
+        load_bar31(&container, "shop").unwrap_or_else(|error| panic!("{major}: {error}"));
+        container
+            .exec(&[
+                "sh", "-c",
+                "pg_dump -Fc -U postgres -d shop -f /tmp/x && createdb -U postgres -T template0 \
+                 -l de_DE.UTF-8 -E UTF8 copy && pg_restore --exit-on-error -U postgres -d copy /tmp/x",
+            ])
+            .unwrap_or_else(|error| panic!("{major}: {error}"));
+        assert_eq!(
+            schema_dump(&container, "shop"),
+            schema_dump(&container, "copy"),
+            "{major}"
+        );
+        assert_eq!(
+            fingerprint(&container, "shop"),
+            fingerprint(&container, "copy"),
+            "{major}"
+        );
+        assert_ne!(
+            database_properties(&container, "shop"),
+            database_properties(&container, "copy")
+        );
+    }
+}
+
+#[test]
+fn a_fingerprint_sees_a_row_a_sequence_and_a_large_object() {
+    let container = PgContainer::start(15).unwrap();
+    load_bar31(&container, "shop").unwrap();
+    let mut seen = vec![fingerprint(&container, "shop").unwrap()];
+    for change in [
+        "update app.values set t = 'changed' where f = 'NaN'",
+        "select nextval('app.standalone')",
+        "select lo_put(700003, 0, '\\x01')",
+        "insert into app.no_columns default values",
+    ] {
+        container.psql("shop", change).unwrap();
+        let now = fingerprint(&container, "shop").unwrap();
+        assert!(!seen.contains(&now), "{change}");
+        seen.push(now);
+    }
+}
