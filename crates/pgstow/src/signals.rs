@@ -3,11 +3,15 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{error::CommandError, exit, printer::Printer};
+
+/// Supervisors signal a process and then its group: that is one wish, not two.
+const ONE_WISH: Duration = Duration::from_millis(100);
 
 /// The token that every piece of work watches, and which signal cancelled it.
 #[derive(Debug, Clone)]
@@ -28,13 +32,16 @@ impl Interrupts {
         let mut term = signal(SignalKind::terminate())?;
         let (mine, printer) = (interrupts.clone(), Arc::clone(printer));
         tokio::spawn(async move {
+            let mut first: Option<Instant> = None;
             loop {
                 let (name, code) = tokio::select! {
                     _ = int.recv() => ("SIGINT", exit::INTERRUPTED),
                     _ = term.recv() => ("SIGTERM", exit::TERMINATED),
                 };
-                if mine.token.is_cancelled() {
-                    end_at_once(code);
+                match first {
+                    Some(first) if first.elapsed() < ONE_WISH => continue,
+                    Some(_) => end_at_once(code),
+                    None => first = Some(Instant::now()),
                 }
                 mine.exit.store(code, Ordering::SeqCst);
                 printer.message(format!(

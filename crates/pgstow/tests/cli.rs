@@ -36,6 +36,10 @@ impl Home {
         self.dir.path()
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program under test is started as a shell would"
+    )]
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgstow"));
         command
