@@ -53,6 +53,8 @@ pub(crate) struct TargetSettings {
     pub(crate) allow_mixed_sources: bool,
     /// Whether argument, environment or configuration name a server.
     pub(crate) named: bool,
+    /// Whether an argument does.
+    pub(crate) typed: bool,
 }
 
 /// Everything that a command goes by.
@@ -423,6 +425,7 @@ fn target(layers: &mut Layers, env: &EnvSnapshot) -> Result<TargetSettings, Comm
         sslkey: layers.path("target.sslkey"),
         sslcrl: layers.path("target.sslcrl"),
         allow_mixed_sources: layers.switch("target.allow_mixed_sources"),
+        typed,
         named: from_env || names.iter().any(|key| layers.text(key).is_some()),
     })
 }

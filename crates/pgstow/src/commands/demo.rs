@@ -53,6 +53,7 @@ impl Server {
                 name: Some(container.target()),
                 name_typed: true,
                 named: true,
+                typed: true,
                 ..TargetSettings::default()
             },
             Self::Host(host) => host.target(USER),

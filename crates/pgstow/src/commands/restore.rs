@@ -22,13 +22,14 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
     let place = place(place_given, args, manifest.as_ref())?;
     let run = session.run_id();
     let mut explicit = session.explicit().await?;
-    let assumed = assume_origin(session, &mut explicit, manifest.as_ref());
-    let server = session.discover(explicit, &run).await.map_err(|error| {
-        if assumed {
-            error.hint("the backup came from there; name another server with --to TARGET")
-        } else {
-            error
-        }
+    assume_origin(session, &mut explicit, manifest.as_ref());
+    let server = session.discover(explicit, &run).await;
+    let server = server.map_err(|error| match &manifest {
+        Some(manifest) if !session.settings.target.named => error.hint(format!(
+            "the backup came from {}; name the server to restore to with --to TARGET",
+            text::name(&manifest.target.name)
+        )),
+        _ => error,
     })?;
     say_where(session, &server.context, manifest.as_ref());
     let executor = session.open(server, &run).await?;
@@ -199,21 +200,16 @@ fn place(
     }
 }
 
-/// Where nothing names a server, a backup goes back to the container that it came from. Returns
-/// whether that was assumed.
-fn assume_origin(
-    session: &Session,
-    explicit: &mut ExplicitSettings,
-    manifest: Option<&Manifest>,
-) -> bool {
+/// Where nothing names a server, a backup goes back to the container that it came from.
+fn assume_origin(session: &Session, explicit: &mut ExplicitSettings, manifest: Option<&Manifest>) {
     if session.settings.target.named {
-        return false;
+        return;
     }
     let Some(target) = manifest.map(|manifest| &manifest.target) else {
-        return false;
+        return;
     };
     let (DbMode::InContainer, Some(container)) = (target.mode, &target.container) else {
-        return false;
+        return;
     };
     explicit.target = Some(match &container.compose {
         Some(compose) => TargetSpec::Compose {
@@ -230,7 +226,6 @@ fn assume_origin(
         "restoring to where the backup came from ({}); --to TARGET names another place",
         target.name
     ));
-    true
 }
 
 /// Says so when the server is not the one that was backed up.

@@ -117,7 +117,7 @@ async fn reader(session: &Session) -> Result<Option<Arc<dyn PgExecutor>>, Comman
     .await;
     match opened {
         Ok(executor) => Ok(Some(executor)),
-        Err(error) if session.settings.target.named || session.interrupts.exit_code().is_some() => {
+        Err(error) if session.settings.target.typed || session.interrupts.exit_code().is_some() => {
             Err(error)
         }
         Err(error) => {
