@@ -1,4 +1,8 @@
 //! Faults between pgstow and the server: streams that are cut, containers that stop.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests fails the test that calls it"
+)]
 
 mod support;
 

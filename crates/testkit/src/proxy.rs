@@ -25,6 +25,7 @@ struct Shared {
     left: AtomicU64,
     passed: AtomicU64,
     cut: Cut,
+    has_cut: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -118,7 +119,7 @@ impl Proxy {
     /// Whether the limit was reached.
     #[must_use]
     pub fn has_cut(&self) -> bool {
-        self.shared.left.load(Ordering::SeqCst) == 0
+        self.shared.has_cut.load(Ordering::SeqCst)
     }
 }
 
@@ -128,6 +129,7 @@ impl Shared {
             left: AtomicU64::new(limit.unwrap_or(u64::MAX)),
             passed: AtomicU64::new(0),
             cut,
+            has_cut: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         })
     }
@@ -205,6 +207,7 @@ fn downstream<S: Socket>(mut server: S, mut client: S, shared: &Shared) {
         }
         if allowed < read {
             client.close(Shutdown::Both);
+            shared.has_cut.store(true, Ordering::SeqCst);
             match shared.cut {
                 Cut::CleanEnd => server.close(Shutdown::Both),
                 // Goes on reading, so that the program runs to its end and exits with 0.

@@ -4,6 +4,7 @@
 use crate::container::PgContainer;
 
 const ROLES: &str = include_str!("../fixtures/roles.sql");
+const FINGERPRINT: &str = include_str!("../fixtures/fingerprint.sql");
 const BAR31: &str = include_str!("../fixtures/bar31.sql");
 
 /// Names that are data, whatever they look like: each is a valid name of a database, role or
@@ -117,22 +118,7 @@ pub fn database_properties(container: &PgContainer, database: &str) -> Result<St
 /// # Errors
 /// psql's words.
 pub fn fingerprint(container: &PgContainer, database: &str) -> Result<String, String> {
-    container.psql(
-        database,
-        "set bytea_output = 'hex'; set extra_float_digits = 3; set timezone = 'UTC'; set row_security = off;
-         select format(
-             'select %L, count(*), coalesce(sum((''x'' || substr(md5(r::text), 1, 15))::bit(60)::bigint), 0) from only %I.%I r',
-             n.nspname || '.' || c.relname, n.nspname, c.relname)
-           from pg_class c join pg_namespace n on n.oid = c.relnamespace
-          where (c.relkind = 'r' or c.relkind = 'm' and c.relispopulated)
-            and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
-          order by n.nspname collate \"C\", c.relname collate \"C\"
-         \\gexec
-         select 'sequence ' || schemaname || '.' || sequencename, last_value, start_value, increment_by, cycle
-           from pg_sequences order by schemaname::text collate \"C\", sequencename::text collate \"C\";
-         select 'large objects', count(*), md5(string_agg(oid || ':' || md5(lo_get(oid)), ',' order by oid))
-           from pg_largeobject_metadata;",
-    )
+    container.psql(database, FINGERPRINT)
 }
 
 /// A table of ordinary rows of about 200 bytes.

@@ -33,9 +33,9 @@ impl Certificates {
         let mut authority = CertificateParams::new(Vec::<String>::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "pgstow test authority");
+        // A name of its own: of two authorities with one name the wrong one's signature is tried.
+        let name = crate::container::unique_name("authority");
+        authority.distinguished_name.push(DnType::CommonName, name);
         let authority_key = KeyPair::generate()?;
         self.write(
             "ca.crt",

@@ -41,6 +41,7 @@ fn a_fingerprint_sees_a_row_a_sequence_and_a_large_object() {
     for change in [
         "update app.values set t = 'changed' where f = 'NaN'",
         "select nextval('app.standalone')",
+        "select setval('app.never_called', 5, false)",
         "select lo_put(700003, 0, '\\x01')",
         "insert into app.no_columns default values",
     ] {

@@ -157,6 +157,7 @@ pub(crate) async fn drop(
         }
         Some(_) => {}
     }
+    release_subscriptions(executor, database).await?;
     let mut script = Script::default();
     // FORCE ends sessions, also those that come in between.
     script.push("DROP DATABASE ").identifier(database);
@@ -164,6 +165,33 @@ pub(crate) async fn drop(
     script
         .run(executor, "dropping the new database", false)
         .await
+}
+
+/// A database with a subscription cannot be dropped, and dropping the subscription would try to
+/// reach its publisher; without a slot it drops nothing but itself.
+async fn release_subscriptions(executor: &dyn PgExecutor, database: &str) -> Result<(), ExecError> {
+    if !executor.context().server.is_superuser {
+        // Only a superuser may read the catalogue; who is none could not restore one either.
+        return Ok(());
+    }
+    #[derive(serde::Deserialize)]
+    struct Row {
+        name: String,
+    }
+    const SELECT: &str = "select subname as name from pg_catalog.pg_subscription \
+                          where subdbid = (select oid from pg_catalog.pg_database \
+                                           where datname = current_database())";
+    let rows: Vec<Row> =
+        query::rows(executor, database, "listing subscriptions", SELECT, &[]).await?;
+    for row in rows {
+        let script = "ALTER SUBSCRIPTION :\"name\" DISABLE;\n\
+                      ALTER SUBSCRIPTION :\"name\" SET (slot_name = NONE);\n\
+                      DROP SUBSCRIPTION :\"name\";\n";
+        let name = "dropping a subscription";
+        let vars = [("name", row.name.as_str())];
+        query::execute(executor, database, name, script, &vars, false).await?;
+    }
+    Ok(())
 }
 
 /// Settings before the rows come, so that what they influence (functions in index expressions,

@@ -10,8 +10,8 @@ mod preflight;
 mod progress;
 mod publish;
 mod queries;
-mod structure;
 mod rehearse;
+mod structure;
 
 pub use back_up::back_up;
 pub(crate) use back_up::chain;

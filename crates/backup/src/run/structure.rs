@@ -17,8 +17,7 @@ pub(crate) struct Structure {
 impl Structure {
     pub(crate) fn start() -> Self {
         let (pieces, reader) = PieceReader::new();
-        let thread =
-            tokio::task::spawn_blocking(move || archive::check_custom(reader).map(|_| ()));
+        let thread = tokio::task::spawn_blocking(move || archive::check_custom(reader).map(|_| ()));
         Self { pieces, thread }
     }
 

@@ -1,6 +1,7 @@
 //! What the tests of the program share.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::allow_attributes,
     reason = "each test binary uses a part of it"
 )]
