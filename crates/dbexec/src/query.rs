@@ -71,7 +71,26 @@ pub async fn execute(
         .map(drop)
 }
 
+/// Runs a script; where psql could not be started, once more after the search for programs has
+/// told how it can be (without a shell it has to be started directly).
 async fn run(
+    executor: &dyn PgExecutor,
+    database: &str,
+    name: &'static str,
+    script: &str,
+    vars: &[(&str, &str)],
+    single_transaction: bool,
+) -> Result<String, ExecError> {
+    match run_once(executor, database, name, script, vars, single_transaction).await {
+        Err(ExecError::ProgramMissing { .. }) => {
+            executor.program(PgProgram::Psql).await?;
+            run_once(executor, database, name, script, vars, single_transaction).await
+        }
+        answer => answer,
+    }
+}
+
+async fn run_once(
     executor: &dyn PgExecutor,
     database: &str,
     name: &'static str,

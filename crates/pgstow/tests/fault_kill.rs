@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use support::{backups, below, catalog, cli, fill, ids, wait_for_rows};
 use testkit::PgContainer;
+use testkit::schema::fingerprint;
 
 /// Points of one run of the tests; `PGSTOW_TEST_KILLS` asks for more.
 const POINTS: u64 = 60;
@@ -121,4 +122,48 @@ fn bar_08_sigterm_and_sigint_end_everything_in_time() {
         let runs = catalog(&cli)["runs"].clone();
         assert_eq!(runs[0]["state"], "interrupted", "{runs}");
     }
+}
+
+#[test]
+fn bar_01_a_killed_restore_leaves_no_database_that_looks_restored() {
+    let container = PgContainer::start(17).unwrap();
+    fill(&container, "postgres", 6_000);
+    let cli = cli();
+    let target = container.target();
+    let _ = cli
+        .run(&["backup", &target, "--database", "postgres", "--quiet"])
+        .expect(0);
+    let expected = fingerprint(&container, "postgres").unwrap();
+    let args = [
+        "restore",
+        "latest",
+        "--to",
+        target.as_str(),
+        "--as",
+        "copy",
+        "--quiet",
+    ];
+    let since = Instant::now();
+    let _ = cli.run(&args).expect(0);
+    let whole = since.elapsed();
+    container
+        .psql("postgres", "drop database copy with (force)")
+        .unwrap();
+    for _ in 0..12 {
+        let mut child = cli.spawn(&args);
+        std::thread::sleep(whole.mul_f64(1.1 * below(1000) as f64 / 1000.0));
+        let _ = child.kill();
+        let _ = child.wait();
+        let there = "select count(*) from pg_database where datname = 'copy'";
+        if container.psql("postgres", there).unwrap().trim() == "1" {
+            assert_eq!(fingerprint(&container, "copy").unwrap(), expected);
+            container
+                .psql("postgres", "drop database copy with (force)")
+                .unwrap();
+        }
+    }
+    // The next restore works and tells what was left.
+    let run = cli.run(&["restore", "latest", "--to", target.as_str(), "--as", "copy"]);
+    assert!(matches!(run.code, Some(0 | 3)), "{run:?}");
+    assert_eq!(fingerprint(&container, "copy").unwrap(), expected);
 }

@@ -36,6 +36,7 @@ impl Rig {
                     "-d",
                     "--name",
                     &name,
+                    "--shm-size=512m",
                     "-p",
                     &format!("127.0.0.1:{port}:5432"),
                 ][..],
@@ -94,13 +95,13 @@ impl Rig {
             DATABASE,
             &format!(
                 "create table orders as
-                   select g::bigint as id, (g * 7919) % 100003 as customer,
+                   select g as id, (g * 7919) % 100003 as customer,
                           timestamptz '2020-01-01' + g * interval '37 seconds' as placed,
                           round((g % 99991) / 7.0, 2) as amount,
                           md5(g::text) as reference,
-                          repeat(substr('the quick brown fox jumps over the lazy dog', 1 + g % 20), 2)
+                          repeat(substr('the quick brown fox jumps over the lazy dog', 1 + (g % 20)::int), 2)
                             as note
-                   from generate_series(1, {rows}) g;
+                   from generate_series(1::bigint, {rows}) g;
                  alter table orders add primary key (id);
                  create index on orders (customer);
                  create table small as select g as id, md5(g::text) as t from generate_series(1, 1000) g;

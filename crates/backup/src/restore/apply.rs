@@ -69,6 +69,10 @@ pub async fn restore(
         executor,
         work: &plan.work,
         database: name,
+        working: match plan.place {
+            RestorePlace::NewDatabase { .. } => create::working_name(name),
+            RestorePlace::InPlace { .. } => name.clone(),
+        },
         sink,
         cancel,
         made: Made::default(),
@@ -100,7 +104,11 @@ struct Run<'a> {
     repo: &'a Repository,
     executor: &'a Arc<dyn PgExecutor>,
     work: &'a PlannedWork,
+    /// The name that the user asked for.
     database: &'a str,
+    /// The name while it is filled: a run that is killed leaves nothing behind that could be
+    /// taken for the restored database.
+    working: String,
     sink: &'a dyn EventSink,
     cancel: &'a CancellationToken,
     made: Made,
@@ -113,12 +121,13 @@ type Restored = (count::Counts, Vec<String>);
 impl Run<'_> {
     async fn new_database(&mut self) -> Result<Restored, BackupError> {
         let executor = self.executor.as_ref();
+        self.tell_leftovers().await;
         self.create_roles().await?;
         self.enter("creating the database")?;
-        self.made.creating = Some(self.database.to_owned());
+        self.made.creating = Some(self.working.clone());
         let oid = create::create(
             executor,
-            self.database,
+            &self.working,
             &self.work.facts,
             self.work.target_major,
             self.work.keep_owner,
@@ -127,9 +136,9 @@ impl Run<'_> {
         .await
         .map_err(|source| exec(format!("creating database {:?}", self.database), source))?;
         self.made.creating = None;
-        self.made.database = Some((self.database.to_owned(), oid));
+        self.made.database = Some((self.working.clone(), oid));
         self.enter("setting the database's parameters")?;
-        create::early_settings(executor, self.database, &self.work.facts)
+        create::early_settings(executor, &self.working, &self.work.facts)
             .await
             .map_err(|source| exec("setting the database's parameters", source))?;
         let warnings = self.fill(false).await?;
@@ -137,14 +146,32 @@ impl Run<'_> {
         self.enter("setting the database's properties")?;
         create::finish(
             executor,
-            self.database,
+            &self.working,
             &self.work.facts,
             self.work.keep_owner,
         )
         .await
         .map_err(|source| exec("setting the database's properties", source))?;
         self.analyze().await?;
+        self.enter("giving the database its name")?;
+        create::rename(executor, &self.working, self.database)
+            .await
+            .map_err(|source| exec("giving the database its name", source))?;
         Ok((counts, warnings))
+    }
+
+    /// Databases that killed restores left: whose they are is not certain, so they are told.
+    async fn tell_leftovers(&self) {
+        let found = create::leftovers(self.executor.as_ref()).await;
+        for name in found.unwrap_or_default() {
+            self.sink.emit(BackupEvent::Warning {
+                message: format!(
+                    "database {name:?} was left by a restore that was killed; unless one runs \
+                     right now, drop it: DROP DATABASE {}",
+                    quoted(&name)
+                ),
+            });
+        }
     }
 
     async fn in_place(&mut self) -> Result<Restored, BackupError> {
@@ -205,7 +232,7 @@ impl Run<'_> {
             expected_bytes: Some(self.work.checked.bytes()),
         });
         let destination = Destination {
-            database: self.database,
+            database: &self.working,
             in_place,
         };
         let finished = fill(
@@ -227,7 +254,7 @@ impl Run<'_> {
 
     async fn count(&mut self, in_place: bool) -> Result<count::Counts, BackupError> {
         self.enter("comparing the rows with the archive")?;
-        let counts = count::count(self.executor.as_ref(), self.database, self.cancel)
+        let counts = count::count(self.executor.as_ref(), &self.working, self.cancel)
             .await
             .map_err(|source| exec("counting the restored rows", source))?;
         let differences = count::compare(
@@ -266,7 +293,7 @@ impl Run<'_> {
         });
         psql::run(
             self.executor.as_ref(),
-            self.database,
+            &self.working,
             "SET default_transaction_read_only = off;\nANALYZE;",
             self.cancel,
         )

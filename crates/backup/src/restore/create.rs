@@ -167,6 +167,49 @@ pub(crate) async fn drop(
         .await
 }
 
+/// Between the name that a database is to get and a random tail, while it is filled.
+const WORKING: &str = "__restoring_";
+
+/// A name for the time of the restore: at most 63 bytes, recognisable, never met twice.
+pub(crate) fn working_name(name: &str) -> String {
+    const TAIL: usize = 6;
+    let mut kept = name.len().min(63 - WORKING.len() - TAIL);
+    while !name.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    let tail: u32 = rand::random_range(0..0x100_0000);
+    format!("{}{WORKING}{tail:06x}", &name[..kept])
+}
+
+/// Gives a finished database its name; fails when the name was taken meanwhile.
+pub(crate) async fn rename(
+    executor: &dyn PgExecutor,
+    working: &str,
+    name: &str,
+) -> Result<(), ExecError> {
+    let mut script = Script::default();
+    script.push("ALTER DATABASE ").identifier(working);
+    script.push(" RENAME TO ").identifier(name);
+    script.push(";\n");
+    script
+        .run(executor, "giving the database its name", false)
+        .await
+}
+
+/// Databases under a working name.
+pub(crate) async fn leftovers(executor: &dyn PgExecutor) -> Result<Vec<String>, ExecError> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        name: String,
+    }
+    const SELECT: &str = "select datname as name from pg_catalog.pg_database \
+                          where datname ~ '__restoring_[0-9a-f]{6}$' order by 1";
+    let own = executor.context().creds.database.clone();
+    let rows: Vec<Row> =
+        query::rows(executor, &own, "listing unfinished restores", SELECT, &[]).await?;
+    Ok(rows.into_iter().map(|row| row.name).collect())
+}
+
 /// A database with a subscription cannot be dropped, and dropping the subscription would try to
 /// reach its publisher; without a slot it drops nothing but itself.
 async fn release_subscriptions(executor: &dyn PgExecutor, database: &str) -> Result<(), ExecError> {

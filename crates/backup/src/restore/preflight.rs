@@ -473,6 +473,7 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
             if let (true, Some(owner)) = (inputs.request.keep_owner, &facts.owner) {
                 made.push_str(&format!(", owner {owner:?}"));
             }
+            made.push_str("; it has a working name until it is whole");
             steps.push(made);
             steps.push(format!(
                 "fill it with {program}{}; the first error stops it and the new database is \
@@ -495,6 +496,9 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
         steps.push("grant the database's privileges as in the source".to_owned());
     }
     steps.push("ANALYZE".to_owned());
+    if let RestorePlace::NewDatabase { name } = &inputs.request.place {
+        steps.push(format!("give the database its name {name:?}"));
+    }
     decision.steps = steps;
 }
 

@@ -84,14 +84,6 @@ impl DockerPgExecutor {
             }),
         })
     }
-
-    /// Searches the container for programs, once; tells also whether there is a shell.
-    ///
-    /// # Errors
-    /// When the container cannot be searched.
-    pub(crate) async fn search_programs(&self) -> Result<(), ExecError> {
-        self.inner.programs().await.map(drop)
-    }
 }
 
 impl Inner {

@@ -32,9 +32,7 @@ pub async fn open_executor(
                     tried: vec!["none was given".to_owned()],
                 },
             })?;
-            let executor = DockerPgExecutor::new(context, runtime, settings)?;
-            executor.search_programs().await?;
-            Ok(Arc::new(executor))
+            Ok(Arc::new(DockerPgExecutor::new(context, runtime, settings)?))
         }
         DbMode::External => {
             let executor = HostPgExecutor::new(context, host, settings);

@@ -52,14 +52,7 @@ pub(crate) async fn server_identity(
     match place {
         Place::Container(runtime, _) => {
             let executor = DockerPgExecutor::new(context, Arc::clone(runtime), settings.clone())?;
-            match query::server_identity(&executor, &creds.database).await {
-                // No shell to start psql with: search, then start it directly.
-                Err(ExecError::ProgramMissing { .. }) => {
-                    executor.search_programs().await?;
-                    query::server_identity(&executor, &creds.database).await
-                }
-                answer => answer,
-            }
+            query::server_identity(&executor, &creds.database).await
         }
         Place::Host(host) => {
             let executor = HostPgExecutor::new(context, (*host).clone(), settings.clone());
