@@ -72,12 +72,24 @@ pub(crate) async fn preflight(
         let operation = operation.to_owned();
         move |source| BackupError::Exec { operation, source }
     };
+    let filters: Vec<_> = options
+        .exclude_table_data
+        .iter()
+        .map(|pattern| patterns::translate(pattern))
+        .collect();
+    let filters = filters.as_slice();
+    // Very likely one of the databases that will be dumped: asked before the list is known.
+    let likely = match options.databases.as_slice() {
+        [only] => only.as_str(),
+        _ => executor.context().creds.database.as_str(),
+    };
     // Side by side: each is a program of its own next to the server, and none depends on another.
-    let (same, pooler, pg_dump, server) = tokio::join!(
+    let (same, pooler, pg_dump, server, inside_likely) = tokio::join!(
         dbexec::query::check_same_server(executor.as_ref()),
         dbexec::query::check_no_pooler(executor.as_ref()),
         executor.program(PgProgram::PgDump),
         queries::server(executor.as_ref()),
+        queries::inside(executor.as_ref(), likely, filters),
     );
     // What is told first is what explains the others.
     same.map_err(exec("checking that the server is the one that was found"))?;
@@ -88,15 +100,14 @@ pub(crate) async fn preflight(
     check_connect(&chosen, &executor.context().creds.user)?;
     let mut warnings = Vec::new();
 
-    let filters: Vec<_> = options
-        .exclude_table_data
-        .iter()
-        .map(|pattern| patterns::translate(pattern))
-        .collect();
-    let filters = filters.as_slice();
     let together = executor.settings().max_connections.max(1) as usize;
+    let inside_likely = &inside_likely;
     let databases: Vec<(DatabaseFacts, InsideFacts)> = stream::iter(chosen)
         .map(|database| async move {
+            // A failure is asked for again: only then does it concern a database of this run.
+            if let (true, Ok(inside)) = (database.name == likely, inside_likely) {
+                return Ok((database, inside.clone()));
+            }
             let inside = queries::inside(executor.as_ref(), &database.name, filters)
                 .await
                 .map_err(|source| BackupError::Exec {

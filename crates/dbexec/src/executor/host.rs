@@ -187,6 +187,10 @@ async fn look(dir: &Path) -> Option<Installation> {
         .filter(|program| dir.join(program.as_str()).is_file())
         .collect();
     let first = dir.join(programs.first()?.as_str());
+    // Debian's wrapper only chooses among the versioned directories, and takes a perl to do so.
+    if fs::read_link(&first).is_ok_and(|target| target.ends_with("pg_wrapper")) {
+        return None;
+    }
     let (text, _) = ask(&first, &["--version"]).await?;
     let (version, major) = parse_version(&text)?;
     // An unknown compression is refused before the attempt to connect.

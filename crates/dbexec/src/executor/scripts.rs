@@ -20,6 +20,8 @@ seen=:
 look() {
   case "$seen" in *":$1:"*) return;; esac
   seen="$seen$1:"
+  # Debian's wrapper only chooses among the versioned directories, and takes a perl to do so.
+  case "$(readlink "$1/pg_dump" 2>/dev/null || readlink "$1/psql" 2>/dev/null)" in *pg_wrapper) return;; esac
   names=; version=
   for program in pg_dump pg_dumpall pg_restore psql; do
     if [ -x "$1/$program" ]; then
