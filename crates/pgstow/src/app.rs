@@ -9,12 +9,12 @@ use clap::{CommandFactory, Parser};
 use dbexec::EnvSnapshot;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, ColorArg, Command};
 use crate::commands;
 use crate::exit::{self, codes};
 use crate::{
-    error::CommandError, printer::Printer, render::metrics, session::Session, settings::Settings,
-    signals::Interrupts,
+    error::CommandError, printer::Printer, redact, render::metrics, session::Session,
+    settings::Settings, signals::Interrupts,
 };
 
 /// Threads of the asynchronous runtime: one moves bytes while the other hashes or draws.
@@ -32,7 +32,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error, &args, &env),
     };
-    let printer = Arc::new(Printer::new(cli.global.json, cli.global.quiet, &env));
+    let global = &cli.global;
+    let printer = Arc::new(Printer::new(global.json, global.quiet, global.color, &env));
     let code = match run(&cli, env, &printer) {
         Ok(code) => code,
         Err(error) => {
@@ -45,16 +46,22 @@ pub(crate) fn main() -> ExitCode {
 
 /// Help, version, or arguments that are wrong.
 fn not_parsed(error: &clap::Error, args: &[OsString], env: &EnvSnapshot) -> ExitCode {
+    let typed = args.iter().filter_map(|arg| arg.to_str());
+    let shown = redact::arguments(&error.to_string(), typed);
     // Where nothing can be printed, the exit code still tells.
-    let _ = error.print();
+    if shown == error.to_string() {
+        let _ = error.print();
+    } else {
+        let _ = write!(std::io::stderr(), "{shown}");
+    }
     if !error.use_stderr() {
         return ExitCode::from(exit::DONE);
     }
     if args.iter().any(|arg| arg == "--json") {
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
+        let first = shown.lines().next().unwrap_or_default();
         let message = first.trim_start_matches("error: ");
-        Printer::new(true, true, env).json_line(&CommandError::usage(message).json());
+        Printer::new(true, true, ColorArg::Never, env)
+            .json_line(&CommandError::usage(message).json());
     }
     ExitCode::from(exit::USAGE)
 }
@@ -64,7 +71,7 @@ fn run(cli: &Cli, env: EnvSnapshot, printer: &Arc<Printer>) -> Result<u8, Comman
         return completions(*shell);
     }
     let settings = Settings::resolve(&cli.global, &cli.command, &env)?;
-    start_log(&settings.log)?;
+    start_log(&settings.log, settings.log_json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
@@ -126,7 +133,7 @@ fn completions(shell: clap_complete::Shell) -> Result<u8, CommandError> {
     }
 }
 
-fn start_log(filter: &str) -> Result<(), CommandError> {
+fn start_log(filter: &str, json: bool) -> Result<(), CommandError> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         CommandError::caused(
             codes::INVALID_CONFIG,
@@ -134,11 +141,14 @@ fn start_log(filter: &str) -> Result<(), CommandError> {
             &error,
         )
     })?;
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    match json {
+        true => log.json().init(),
+        false => log.init(),
+    }
     Ok(())
 }
 

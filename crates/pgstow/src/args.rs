@@ -44,12 +44,32 @@ pub(crate) struct GlobalArgs {
     /// No messages but warnings and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Colours in messages and tables
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    pub(crate) color: ColorArg,
     /// More of the log on standard error; twice for debug, three times for trace
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Write Prometheus metrics of discovery and result to this file, in one step
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) metrics_textfile: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorArg {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Never
+    Never,
 }
 
 /// The verbs.

@@ -22,6 +22,10 @@ pub(crate) const LOG: EnvVar = EnvVar {
     name: "PGSTOW_LOG",
     doc: "filter of the log on standard error, for example debug or dbexec=trace",
 };
+pub(crate) const LOG_FORMAT: EnvVar = EnvVar {
+    name: "PGSTOW_LOG_FORMAT",
+    doc: "form of the log: text, or json (one object on each line)",
+};
 pub(crate) const METRICS_TEXTFILE: EnvVar = EnvVar {
     name: "PGSTOW_METRICS_TEXTFILE",
     doc: "file for Prometheus metrics (as --metrics-textfile)",
@@ -84,6 +88,7 @@ pub(crate) const ALL: &[EnvVar] = &[
     DATA_DIR,
     CONFIG,
     LOG,
+    LOG_FORMAT,
     METRICS_TEXTFILE,
     TARGET,
     TARGET_CONTAINER,

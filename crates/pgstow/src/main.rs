@@ -8,7 +8,10 @@ mod dirs;
 mod env_vars;
 mod error;
 mod exit;
+#[cfg(test)]
+mod help_page;
 mod printer;
+mod redact;
 mod render;
 mod session;
 mod settings;

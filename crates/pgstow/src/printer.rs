@@ -2,6 +2,7 @@
 //!
 //! A message never tears a progress bar: while bars are drawn they are lifted for the moment.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,7 @@ use dbexec::EnvSnapshot;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 
+use crate::args::ColorArg;
 use crate::error::CommandError;
 
 /// How and where to print.
@@ -18,7 +20,10 @@ pub(crate) struct Printer {
     pub(crate) json: bool,
     /// No messages but warnings and errors; results in their shortest form.
     pub(crate) quiet: bool,
+    /// Colours on standard error.
     color: bool,
+    /// Colours on standard output, which may go elsewhere.
+    color_results: bool,
     bars: Option<MultiProgress>,
     failed: AtomicBool,
 }
@@ -33,16 +38,23 @@ pub(crate) enum Style {
 }
 
 impl Printer {
-    /// Looks at the terminal and at `NO_COLOR`.
-    pub(crate) fn new(json: bool, quiet: bool, env: &EnvSnapshot) -> Self {
+    /// Looks at the terminal and at `NO_COLOR`, which an explicit `--color` overrules.
+    pub(crate) fn new(json: bool, quiet: bool, color: ColorArg, env: &EnvSnapshot) -> Self {
         let terminal = io::stderr().is_terminal();
         let dumb = env.get("TERM") == Some("dumb");
+        let plain = dumb || env.get("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colored = |terminal: bool| match color {
+            ColorArg::Auto => terminal && !plain,
+            ColorArg::Always => true,
+            ColorArg::Never => false,
+        };
         let bars = (terminal && !dumb && !json && !quiet)
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)));
         Self {
             json,
             quiet,
-            color: terminal && !dumb && env.get("NO_COLOR").is_none(),
+            color: colored(terminal),
+            color_results: colored(io::stdout().is_terminal()),
             bars,
             failed: AtomicBool::new(false),
         }
@@ -55,7 +67,7 @@ impl Printer {
 
     /// A line of a result on standard output.
     pub(crate) fn result(&self, line: impl AsRef<str>) {
-        self.standard_output(line.as_ref().as_bytes());
+        self.standard_output(harmless(line.as_ref()).as_bytes());
     }
 
     /// One JSON value on a line of standard output, flushed at once.
@@ -126,6 +138,7 @@ impl Printer {
 
     fn standard_error(&self, text: &str) {
         // Where standard error is closed nothing can be told, and the work still counts.
+        let text = harmless(text);
         let _ = self.lifted(|| writeln!(io::stderr().lock(), "{text}"));
     }
 
@@ -136,17 +149,111 @@ impl Printer {
         }
     }
 
-    /// Text with a colour where the terminal shows it.
+    /// Text for standard error, with a colour where the terminal shows it.
     pub(crate) fn styled(&self, text: &str, style: Style) -> String {
-        if !self.color {
-            return text.to_owned();
+        paint(self.color, text, style)
+    }
+
+    /// Text for standard output, with a colour where the terminal shows it.
+    pub(crate) fn styled_result(&self, text: &str, style: Style) -> String {
+        paint(self.color_results, text, style)
+    }
+}
+
+fn paint(color: bool, text: &str, style: Style) -> String {
+    match color {
+        true => format!("{}{text}{RESET}", style.code()),
+        false => text.to_owned(),
+    }
+}
+
+const RESET: &str = "\u{1b}[0m";
+
+impl Style {
+    const ALL: [Self; 4] = [Self::Good, Self::Warning, Self::Bad, Self::Strong];
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::Good => "\u{1b}[32m",
+            Self::Warning => "\u{1b}[33m",
+            Self::Bad => "\u{1b}[1;31m",
+            Self::Strong => "\u{1b}[1m",
         }
-        let code = match style {
-            Style::Good => "32",
-            Style::Warning => "33",
-            Style::Bad => "1;31",
-            Style::Strong => "1",
+    }
+}
+
+/// Text in which nothing moves the cursor, rewrites lines or turns the direction of writing:
+/// names and the words of servers are data. Line breaks, tabs and our own colours stay.
+fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let ours = |rest: &str| {
+        Style::ALL
+            .iter()
+            .map(|style| style.code())
+            .chain([RESET])
+            .find(|code| rest.starts_with(code))
+    };
+    let mut safe = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let taken = match ours(rest) {
+            Some(code) => {
+                safe.push_str(code);
+                code.len()
+            }
+            None if harmful(c) => {
+                safe.extend(c.escape_unicode());
+                c.len_utf8()
+            }
+            None => {
+                safe.push(c);
+                c.len_utf8()
+            }
         };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        rest = &rest[taken..];
+    }
+    Cow::Owned(safe)
+}
+
+fn harmful(c: char) -> bool {
+    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_others_cannot_drive_the_terminal() {
+        for (text, safe) in [
+            ("plain\ttext\nü", "plain\ttext\nü"),
+            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
+            ("gone\rback", "gone\\u{d}back"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}evil", "\\u{202e}evil"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+        ] {
+            assert_eq!(harmless(text), safe);
+        }
+    }
+
+    #[test]
+    fn our_own_colours_stay() {
+        for style in Style::ALL {
+            let text = paint(true, "x", style);
+            assert_eq!(harmless(&text), text);
+            assert_eq!(paint(false, "x", style), "x");
+        }
+    }
+
+    #[test]
+    fn an_explicit_wish_overrules_the_environment() {
+        let env: EnvSnapshot = [("NO_COLOR", "1")].into_iter().collect();
+        let printer = |color| Printer::new(true, false, color, &env);
+        assert!(printer(ColorArg::Always).color && printer(ColorArg::Always).color_results);
+        assert!(!printer(ColorArg::Auto).color && !printer(ColorArg::Never).color);
     }
 }

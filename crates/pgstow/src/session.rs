@@ -150,7 +150,10 @@ impl Session {
                 "{place}; give the URL in the variable DATABASE_URL, or the password with --password-file"
             ));
         }
-        explicit(target, &self.env).await
+        // A password may be asked of a program that takes its time.
+        self.interrupts
+            .guard("obtaining the login", explicit(target, &self.env))
+            .await?
     }
 
     /// What discovery goes by.

@@ -64,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) metrics_textfile: Option<PathBuf>,
     /// Filter of the log.
     pub(crate) log: String,
+    /// Whether the log is written as JSON.
+    pub(crate) log_json: bool,
     pub(crate) target: TargetSettings,
     pub(crate) pg_bin_dir: Option<PathBuf>,
     pub(crate) format: DumpFormat,
@@ -136,6 +138,7 @@ impl Settings {
             data_dir: DataDir { root },
             metrics_textfile: layers.path("metrics_textfile"),
             log: log_filter(&layers, global.verbose),
+            log_json: layers.text("log_format") == Some("json"),
             target,
             pg_bin_dir: layers.path("programs.pg_bin_dir"),
             format,

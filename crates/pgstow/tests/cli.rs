@@ -432,6 +432,80 @@ fn doctor_names_what_is_bad_with_its_fix() {
 }
 
 #[test]
+fn a_password_in_a_url_is_not_repeated() {
+    let home = Home::new();
+    let url = "postgres://u:canary-1618@h.example/d";
+    let config = format!("[target]\nname = \"{url}\"\n[targets]\nshop = \"{url}\"\n");
+    home.configure(&config);
+    for args in [
+        &["config", "show", "--origin"][..],
+        &["config", "show", "--json"],
+        &["list", url],
+        &["list", url, "--json"],
+        &["backup", url, url],
+    ] {
+        let ran = home.run(args);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains("u:***@h.example"), "{args:?}: {said}");
+        assert!(!said.contains("canary-1618"), "{args:?}: {said}");
+    }
+    // A line that is no TOML is not shown: it may hold a password.
+    home.configure("[target]\npassword = \"canary-1618\n");
+    let ran = home.run(&["list"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("line 2"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("canary-1618"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_log_is_text_or_json() {
+    let home = Home::new();
+    let env = [("PGSTOW_LOG", "trace"), ("PGSTOW_LOG_FORMAT", "json")];
+    let ran = home.run_with(&["discover"], &env);
+    let lines: Vec<Value> = ran
+        .stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["level"].is_string() && line["fields"].is_object()),
+        "{}",
+        ran.stderr
+    );
+    let ran = home.run_with(&["list"], &[("PGSTOW_LOG_FORMAT", "xml")]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("PGSTOW_LOG_FORMAT"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_password_program_that_takes_its_time_can_be_interrupted() {
+    let home = Home::new();
+    home.configure(
+        "[target]\nname = \"postgres://u@127.0.0.1:1/d\"\npassword = { command = [\"sleep\", \"60\"] }\n",
+    );
+    let mut child = home.command(&["discover"]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    testkit::process::run("kill", &["-TERM", &child.id().to_string()]).unwrap();
+    let since = std::time::Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
+}
+
+#[test]
+fn colours_can_be_asked_for() {
+    let home = Home::new();
+    let ran = home.run(&["backup", "--color", "always"]);
+    assert!(
+        ran.stderr.starts_with("\u{1b}[1;31merror:"),
+        "{:?}",
+        ran.stderr
+    );
+    assert_eq!(home.run(&["backup", "--color", "sometimes"]).code, 2);
+}
+
+#[test]
 fn completions_are_printed_for_each_shell() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

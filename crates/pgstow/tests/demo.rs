@@ -1,6 +1,8 @@
 //! The demo from the server programs of this host: the whole way without a container engine.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 #[expect(
     clippy::disallowed_methods,
@@ -48,4 +50,39 @@ fn the_demo_works_without_a_container_engine() {
         !std::path::Path::new(&location).exists(),
         "{location} is still there"
     );
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    // While the server is made, while work runs on it, and while a program runs beside it.
+    for step in ["a throw-away", "filling it", "backing it up"] {
+        let home = tempfile::tempdir().unwrap();
+        let scratch = home.path().join("scratch");
+        // The server runs as somebody else.
+        for dir in [home.path(), &scratch] {
+            std::fs::create_dir_all(dir).unwrap();
+            std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let mut child = demo(home.path())
+            .env("TMPDIR", &scratch)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reached = said
+            .by_ref()
+            .any(|line| line.is_ok_and(|line| line.contains(step)));
+        assert!(reached, "{step} was never reached");
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        testkit::process::run("kill", &["-INT", &child.id().to_string()]).unwrap();
+        let rest: Vec<String> = said.map_while(Result::ok).collect();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(130), "{step}: {rest:#?}");
+        let left: Vec<_> = std::fs::read_dir(&scratch).unwrap().collect();
+        assert!(left.is_empty(), "{step}: {left:?}");
+        let servers = testkit::process::run("ps", &["-eo", "args"]).unwrap();
+        let ours = scratch.display().to_string();
+        assert!(!servers.contains(&ours), "{step}: {servers}");
+    }
 }

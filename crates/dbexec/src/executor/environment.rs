@@ -75,6 +75,15 @@ pub(crate) fn variables(
         "PGCONNECT_TIMEOUT",
         &settings.connect_timeout.as_secs().max(2).to_string(),
     );
+    if creds
+        .host
+        .as_deref()
+        .is_some_and(|host| !host.starts_with('/'))
+    {
+        // libpq has no variable for keepalives; the server's half notices a client that is gone.
+        let seconds = settings.keepalives_idle.as_secs().max(1);
+        set("PGOPTIONS", &format!("-c tcp_keepalives_idle={seconds}"));
+    }
     let tls = &creds.tls;
     if let Some(mode) = tls.mode {
         set("PGSSLMODE", mode.as_str());

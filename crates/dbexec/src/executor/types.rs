@@ -91,7 +91,7 @@ pub struct ConnectionSettings {
     pub lock_wait_timeout: Duration,
     /// `statement_timeout` of pgstow's own queries (never of a dump).
     pub statement_timeout: Duration,
-    /// `keepalives_idle` of TCP connections.
+    /// `tcp_keepalives_idle` of the server's half of TCP connections, whole seconds.
     pub keepalives_idle: Duration,
     /// `application_name` of every session: `pgstow-<run id>`.
     pub application_name: String,

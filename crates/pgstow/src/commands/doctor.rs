@@ -1,5 +1,7 @@
 //! `pgstow doctor`: every thing that a backup needs, each good or with its fix.
 
+mod extensions;
+
 use std::sync::Arc;
 
 use backup::{BackupOptions, Repository, rehearse};
@@ -49,7 +51,7 @@ impl Findings<'_> {
                 Status::Note => ("note", Style::Warning),
                 Status::Bad => ("BAD ", Style::Bad),
             };
-            let mark = self.printer.styled(mark, style);
+            let mark = self.printer.styled_result(mark, style);
             self.printer.result(format!("{mark} {check:18} {found}"));
             for fix in &fixes {
                 self.printer.result(format!("     {:18} fix: {fix}", ""));
@@ -323,13 +325,14 @@ async fn rights_and_room(
             if rehearsal.warnings.is_empty() {
                 findings.good("room", "the store has room for the backup");
             }
-            for warning in rehearsal.warnings {
+            for warning in &rehearsal.warnings {
                 findings.note(
                     "room",
                     warning,
                     "make room (pgstow prune --keep-last N), or give another --data-dir",
                 );
             }
+            extensions::check(session, executor, &rehearsal.databases, findings).await?;
         }
         Err(error) => findings.bad("rights and locks", &error.into()),
     }

@@ -56,6 +56,11 @@ pub(crate) const KEYS: &[Key] = &[
         Some(env_vars::METRICS_TEXTFILE),
     ),
     key("log", Kind::Text, Some(env_vars::LOG)),
+    key(
+        "log_format",
+        Kind::Choice(&["text", "json"]),
+        Some(env_vars::LOG_FORMAT),
+    ),
     key("target.name", Kind::Text, Some(env_vars::TARGET)),
     key(
         "target.container",

@@ -108,9 +108,14 @@ impl Layers {
     /// Text that is no TOML, unknown keys, values of a wrong type.
     pub(crate) fn add_toml(&mut self, text: &str, origin: &Origin) -> Result<(), CommandError> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            // Never the line itself: it may hold a password that was written here by mistake.
+            let line = error.span().map_or(1, |span| {
+                let before = &text.as_bytes()[..span.start.min(text.len())];
+                1 + before.iter().filter(|byte| **byte == b'\n').count()
+            });
             invalid(format!(
-                "{origin} is not TOML: {}",
-                error.to_string().trim()
+                "{origin} is not TOML: line {line}: {}",
+                error.message()
             ))
         })?;
         for (name, value) in table {
