@@ -32,7 +32,7 @@ pub(crate) const METRICS_TEXTFILE: EnvVar = EnvVar {
 };
 pub(crate) const TARGET: EnvVar = EnvVar {
     name: "PGSTOW_TARGET",
-    doc: "the target when none is typed: container:NAME, project/service, postgres://…",
+    doc: "the target when none is typed, in the same forms (as TARGET)",
 };
 pub(crate) const TARGET_CONTAINER: EnvVar = EnvVar {
     name: "TARGET_CONTAINER",

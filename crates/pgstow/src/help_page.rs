@@ -14,24 +14,30 @@ fn page() -> String {
     let mut program = Cli::command().term_width(WIDTH);
     program.build();
     let mut page = String::from(
-        "# Command line\n\nThe help of the program, made from its source; a test keeps this page equal to it.\n",
+        "# Command line\n\nThe help of the program, made from its source; a test keeps this page equal to it. \
+         Global\noptions, which every verb takes, stand with the program alone.\n",
     );
-    section(&mut page, &program);
+    section(&mut page, &program, false);
     page
 }
 
-fn section(page: &mut String, command: &Command) {
+fn section(page: &mut String, command: &Command, inner: bool) {
     let name = command.get_bin_name().unwrap_or(command.get_name());
-    let help = command.clone().term_width(WIDTH).render_long_help();
+    let shown = command.clone().term_width(WIDTH);
+    let mut shown = shown.mut_args(|arg| {
+        let hidden = inner && (arg.is_global_set() || arg.get_id() == "help");
+        arg.hide(hidden)
+    });
+    let help = shown.render_long_help();
     let _ = write!(page, "\n## {name}\n\n```text\n");
     for line in help.to_string().trim_end().lines() {
         page.push_str(line.trim_end());
         page.push('\n');
     }
     page.push_str("```\n");
-    for inner in command.get_subcommands() {
-        if inner.get_name() != "help" {
-            section(page, inner);
+    for verb in command.get_subcommands() {
+        if verb.get_name() != "help" {
+            section(page, verb, true);
         }
     }
 }
