@@ -482,11 +482,17 @@ fn the_log_is_text_or_json() {
 #[test]
 fn a_password_program_that_takes_its_time_can_be_interrupted() {
     let home = Home::new();
-    home.configure(
-        "[target]\nname = \"postgres://u@127.0.0.1:1/d\"\npassword = { command = [\"sleep\", \"60\"] }\n",
-    );
+    let running = home.path().join("running");
+    let script = format!("touch {}; exec sleep 60", running.display());
+    home.configure(&format!(
+        "[target]\nname = \"postgres://u@127.0.0.1:1/d\"\n\
+         password = {{ command = [\"sh\", \"-c\", \"{script}\"] }}\n"
+    ));
     let mut child = home.command(&["discover"]).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    while !running.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     testkit::process::run("kill", &["-TERM", &child.id().to_string()]).unwrap();
     let since = std::time::Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(143));

@@ -81,8 +81,8 @@ fn an_interrupted_demo_leaves_nothing() {
         assert_eq!(status.code(), Some(130), "{step}: {rest:#?}");
         let left: Vec<_> = std::fs::read_dir(&scratch).unwrap().collect();
         assert!(left.is_empty(), "{step}: {left:?}");
-        let servers = testkit::process::run("ps", &["-eo", "args"]).unwrap();
-        let ours = scratch.display().to_string();
-        assert!(!servers.contains(&ours), "{step}: {servers}");
+        let watch = testkit::cli::ProcessWatch::start(&scratch.display().to_string());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(watch.finish(), Vec::<String>::new(), "{step}");
     }
 }

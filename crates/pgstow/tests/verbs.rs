@@ -164,6 +164,29 @@ fn restore_beside_from_a_file_and_in_place() {
 }
 
 #[test]
+fn a_restore_finds_the_server_again_under_another_name() {
+    let (container, cli, id) = backed_up();
+    let sum = container.psql("shop", SUM).unwrap();
+    let renamed = format!("{}-renamed", container.name());
+    testkit::process::docker(&["rename", container.id(), &renamed]).unwrap();
+    let run = cli.run(&["restore", &id, "--as", "copy"]).expect(0);
+    assert!(
+        run.stderr.contains(&renamed) && run.stderr.contains("same cluster"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(container.psql("copy", SUM).unwrap(), sum);
+    // What exists is never changed on a server that nobody named.
+    let in_place = cli.run(&["restore", &id, "--in-place", "--yes=shop"]);
+    let in_place = in_place.expect(10);
+    assert!(
+        in_place.stderr.contains("CONTAINER_NOT_FOUND"),
+        "{}",
+        in_place.stderr
+    );
+}
+
+#[test]
 fn prune_shows_first_and_removes_only_when_told() {
     let (container, cli, first) = backed_up();
     let args = ["backup", &container.target(), "--database", "shop"];

@@ -23,7 +23,13 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
     let run = session.run_id();
     let mut explicit = session.explicit().await?;
     assume_origin(session, &mut explicit, manifest.as_ref());
-    let server = session.discover(explicit, &run).await;
+    let mut server = session.discover(explicit, &run).await;
+    if let (Err(error), Some(manifest)) = (&server, &manifest)
+        && error.code == dbexec::codes::CONTAINER_NOT_FOUND
+        && let Some(explicit) = same_server(session, &place, manifest).await?
+    {
+        server = session.discover(explicit, &run).await;
+    }
     let server = server.map_err(|error| match &manifest {
         Some(manifest) if !session.settings.target.named => error.hint(format!(
             "the backup came from {}; name the server to restore to with --to TARGET",
@@ -226,6 +232,45 @@ fn assume_origin(session: &Session, explicit: &mut ExplicitSettings, manifest: O
         "restoring to where the backup came from ({}); --to TARGET names another place",
         target.name
     ));
+}
+
+/// The server that was backed up, when its container has another name now. Only where nothing
+/// existing changes, and only when exactly one container serves that cluster: a copy of its
+/// files has the same identifier.
+async fn same_server(
+    session: &Session,
+    place: &RestorePlace,
+    manifest: &Manifest,
+) -> Result<Option<ExplicitSettings>, CommandError> {
+    let Some(wanted) = &manifest.target.server.system_identifier else {
+        return Ok(None);
+    };
+    if session.settings.target.named || !matches!(place, RestorePlace::NewDatabase { .. }) {
+        return Ok(None);
+    }
+    let (found, _) = session.discover_every(&session.run_id()).await?;
+    let same: Vec<_> = found
+        .iter()
+        .filter(|found| {
+            let login = found.login.as_ref().ok();
+            login.and_then(|login| login.server.system_identifier.as_ref()) == Some(wanted)
+        })
+        .filter_map(|found| found.container.as_ref())
+        .collect();
+    let [container] = same.as_slice() else {
+        return Ok(None);
+    };
+    session.printer.message(format!(
+        "{} is gone; container {} serves the same cluster (system identifier {wanted})",
+        text::name(&manifest.target.name),
+        text::name(&container.name)
+    ));
+    let mut explicit = session.explicit().await?;
+    explicit.target = Some(TargetSpec::Container {
+        name: container.name.clone(),
+        database: None,
+    });
+    Ok(Some(explicit))
 }
 
 /// Says so when the server is not the one that was backed up.
