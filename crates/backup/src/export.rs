@@ -280,13 +280,13 @@ async fn to_plain(
         source,
     };
     let start = |args: Vec<String>, input| {
-        executor.start(Invocation {
-            program: PgProgram::PgRestore,
+        executor.start(Invocation::new(
+            PgProgram::PgRestore,
             args,
-            database: None,
+            None,
             input,
-            cancel: cancel.clone(),
-        })
+            cancel.clone(),
+        ))
     };
     let args = |rest: &[&str]| -> Vec<String> {
         ["-f", "-"]

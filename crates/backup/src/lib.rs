@@ -4,6 +4,7 @@
 //! here prints or reads the clock or the environment: progress leaves as [`BackupEvent`]s, time
 //! comes from a [`Clock`].
 
+pub mod attest;
 mod catalog;
 pub mod codes;
 pub mod error;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attest::Attestation,
     id::BackupId,
     requests::{DumpFormat, VerifyLevel},
 };
@@ -90,6 +91,11 @@ pub struct TargetRecord {
     pub container: Option<ContainerIdentity>,
     /// The server, with its system identifier.
     pub server: ServerIdentity,
+    /// Server parameters that a throw-away server needs to be like this one (preload libraries,
+    /// what its extensions are configured with, how values are written as text): name and value,
+    /// from `pg_settings`. Never one that may hold a secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// Roles and tablespaces.
@@ -141,6 +147,9 @@ pub struct DatabaseRecord {
     pub extensions: BTreeMap<String, String>,
     /// The archive.
     pub archive: ArchiveRecord,
+    /// What the source held in the dump's own snapshot; `None` in backups of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
 }
 
 /// A setting of a database, as `pg_db_role_setting` holds it.

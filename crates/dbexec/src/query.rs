@@ -115,13 +115,13 @@ async fn run_once(
     args.extend(["-f".to_owned(), "-".to_owned()]);
     let input =
         format!("set client_encoding to 'UTF8';\n{script}\n\\echo {END_MARK}\n").into_bytes();
-    let invocation = Invocation {
-        program: PgProgram::Psql,
+    let invocation = Invocation::new(
+        PgProgram::Psql,
         args,
-        database: Some(database.to_owned()),
-        input: Input::Stream(Box::pin(std::io::Cursor::new(input))),
-        cancel: CancellationToken::new(),
-    };
+        Some(database.to_owned()),
+        Input::Stream(Box::pin(std::io::Cursor::new(input))),
+        CancellationToken::new(),
+    );
     let running = executor.start(invocation).await?;
     let mut answer = Vec::new();
     let mut limited = running.stdout.take(MAX_ANSWER + 1);

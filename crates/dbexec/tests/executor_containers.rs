@@ -64,13 +64,13 @@ async fn executor(container: &PgContainer, major: u32, run: &str) -> Arc<dyn PgE
 }
 
 fn invocation(program: PgProgram, args: &[&str]) -> Invocation {
-    Invocation {
+    Invocation::new(
         program,
-        args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        database: Some("postgres".to_owned()),
-        input: Input::Nothing,
-        cancel: CancellationToken::new(),
-    }
+        args.iter().map(|&arg| arg.to_owned()).collect(),
+        Some("postgres".to_owned()),
+        Input::Nothing,
+        CancellationToken::new(),
+    )
 }
 
 #[tokio::test]

@@ -57,13 +57,13 @@ pub(crate) async fn fill(
         };
         run(
             executor.as_ref(),
-            Invocation {
+            Invocation::new(
                 program,
                 args,
-                database: Some(database.to_owned()),
+                Some(database.to_owned()),
                 input,
-                cancel: cancel.clone(),
-            },
+                cancel.clone(),
+            ),
             &progress,
             sink,
         )

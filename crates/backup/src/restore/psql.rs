@@ -20,15 +20,17 @@ pub(crate) async fn run(
     let script = format!(
         "\\set VERBOSITY terse\nSET client_encoding = 'UTF8';\nSET statement_timeout = 0;\nSET lock_timeout = 0;\n{script}\n"
     );
-    let invocation = Invocation {
-        program: PgProgram::Psql,
-        args: ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]
-            .map(str::to_owned)
-            .to_vec(),
-        database: Some(database.to_owned()),
-        input: Input::Stream(Box::pin(Cursor::new(script.into_bytes()))),
-        cancel: cancel.clone(),
-    };
+    let args = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        .map(str::to_owned)
+        .to_vec();
+    let input = Input::Stream(Box::pin(Cursor::new(script.into_bytes())));
+    let invocation = Invocation::new(
+        PgProgram::Psql,
+        args,
+        Some(database.to_owned()),
+        input,
+        cancel.clone(),
+    );
     let mut running = executor.start(invocation).await?;
     let mut text = Vec::new();
     let read = (&mut running.stdout)

@@ -308,6 +308,7 @@ impl Run<'_> {
                 filters: filters(self.options),
                 warnings: dump_warnings,
             },
+            attestation: None,
         })
     }
 
@@ -337,6 +338,7 @@ impl Run<'_> {
                 database: Some(context.creds.database.clone()),
                 container: context.container.clone(),
                 server: context.server.clone(),
+                settings: BTreeMap::new(),
             },
             programs: BTreeMap::from([(
                 PgProgram::PgDump.as_str().to_owned(),

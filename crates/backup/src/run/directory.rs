@@ -49,13 +49,13 @@ impl Work<'_> {
             let _end_program_on_return = cancel.clone().drop_guard();
             let running = self
                 .executor
-                .start(Invocation {
-                    program: PgProgram::PgDump,
+                .start(Invocation::new(
+                    PgProgram::PgDump,
                     args,
-                    database: Some(database.to_owned()),
-                    input: Input::Nothing,
+                    Some(database.to_owned()),
+                    Input::Nothing,
                     cancel,
-                })
+                ))
                 .await
                 .map_err(exec)?;
             let finished = running.finish(PgProgram::PgDump).await.map_err(exec)?;

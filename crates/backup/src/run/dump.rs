@@ -157,13 +157,13 @@ impl Work<'_> {
         let _end_program_on_return = cancel.clone().drop_guard();
         let mut running = self
             .executor
-            .start(Invocation {
+            .start(Invocation::new(
                 program,
                 args,
-                database: Some(database),
-                input: Input::Nothing,
+                Some(database),
+                Input::Nothing,
                 cancel,
-            })
+            ))
             .await
             .map_err(exec)?;
         let mut sink = HashedWriter::create(self.store.as_ref(), self.dir, name)

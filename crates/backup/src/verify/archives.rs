@@ -375,13 +375,7 @@ impl Work<'_> {
     ) -> Result<(), BackupError> {
         let cancel = self.cancel.child_token();
         let _end_program_on_return = cancel.clone().drop_guard();
-        let invocation = Invocation {
-            program: PgProgram::PgRestore,
-            args,
-            database: None,
-            input,
-            cancel,
-        };
+        let invocation = Invocation::new(PgProgram::PgRestore, args, None, input, cancel);
         let ended = match restorer.executor.start(invocation).await {
             Ok(running) => running.finish(PgProgram::PgRestore).await,
             Err(error) => Err(error),

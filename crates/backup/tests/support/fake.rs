@@ -326,6 +326,7 @@ impl PgExecutor for FakeExecutor {
             database,
             input,
             cancel,
+            ..
         } = invocation;
         self.started
             .lock()

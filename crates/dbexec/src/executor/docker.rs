@@ -577,6 +577,7 @@ impl PgExecutor for DockerPgExecutor {
             input: invocation.input,
             cancel: invocation.cancel,
             stall_after: self.inner.settings.stall_after,
+            on_stderr: invocation.on_stderr,
         };
         Ok(launch(Box::new(process), plan))
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::classify;
 use super::reader::{Item, ProgramReader};
 use super::stderr::StderrLog;
-use super::types::{Finished, Input, PgProgram, RunningProgram};
+use super::types::{Finished, Input, PgProgram, RunningProgram, StderrWatch};
 use crate::creds::DbCreds;
 use crate::executor::{ExecError, ProgramExit};
 use crate::runtime::Frame;
@@ -49,6 +49,7 @@ pub(crate) struct Plan {
     pub(crate) input: Input,
     pub(crate) cancel: CancellationToken,
     pub(crate) stall_after: Duration,
+    pub(crate) on_stderr: Option<StderrWatch>,
 }
 
 /// Starts the driver of a process.
@@ -66,7 +67,7 @@ async fn drive(
     items: mpsc::Sender<Item>,
     finished: oneshot::Sender<Finished>,
 ) {
-    let mut stderr = StderrLog::default();
+    let mut stderr = StderrLog::watched(plan.on_stderr);
     let mut feeder = Feeder::start(plan.input, process.take_input());
     let steps = Steps {
         program: plan.program,

@@ -75,6 +75,9 @@ pub(crate) fn variables(
         "PGCONNECT_TIMEOUT",
         &settings.connect_timeout.as_secs().max(2).to_string(),
     );
+    // Otherwise times with a zone would be written as the server's or the role's setting says, and
+    // two dumps of equal rows would differ.
+    set("PGTZ", "UTC");
     if creds
         .host
         .as_deref()

@@ -439,6 +439,7 @@ impl PgExecutor for HostPgExecutor {
             input: invocation.input,
             cancel: invocation.cancel,
             stall_after,
+            on_stderr: invocation.on_stderr,
         };
         Ok(launch(Box::new(process), plan))
     }

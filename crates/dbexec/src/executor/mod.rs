@@ -21,5 +21,6 @@ pub use host::HostPgExecutor;
 pub use open::open_executor;
 pub use types::{
     ConnectionSettings, Finished, HostPrograms, Input, Invocation, PgExecutor, PgProgram,
-    ProgramInfo, ProgramOutput, ReapReport, RunningProgram, ScratchDir, Transport, conninfo_dbname,
+    ProgramInfo, ProgramOutput, ReapReport, RunningProgram, ScratchDir, StderrWatch, Transport,
+    conninfo_dbname,
 };

@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
+use super::types::StderrWatch;
+
 /// Lines that are kept; the last ones, because they say why a program failed.
 const MAX_LINES: usize = 200;
 /// Bytes of a line that are kept.
 const MAX_LINE: usize = 4096;
 
 /// Collects lines from pieces of any size.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct StderrLog {
+    watch: Option<StderrWatch>,
     lines: VecDeque<String>,
     partial: Vec<u8>,
     /// Bytes of the line under way that were thrown away.
@@ -18,6 +21,14 @@ pub(crate) struct StderrLog {
 }
 
 impl StderrLog {
+    /// Tells each line also to a watch.
+    pub(crate) fn watched(watch: Option<StderrWatch>) -> Self {
+        Self {
+            watch,
+            ..Self::default()
+        }
+    }
+
     /// Takes a piece.
     pub(crate) fn push(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
@@ -44,6 +55,9 @@ impl StderrLog {
         self.cut = false;
         if line.is_empty() {
             return;
+        }
+        if let Some(watch) = &self.watch {
+            watch(&line);
         }
         if self.lines.len() == MAX_LINES {
             self.lines.pop_front();

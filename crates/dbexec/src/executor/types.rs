@@ -123,6 +123,9 @@ pub enum Input {
     Stream(Pin<Box<dyn AsyncRead + Send>>),
 }
 
+/// Takes lines of standard error; called from the program's own task, so it must not block.
+pub type StderrWatch = std::sync::Arc<dyn Fn(&str) + Send + Sync>;
+
 /// One run of one program.
 pub struct Invocation {
     /// Which program.
@@ -140,6 +143,29 @@ pub struct Invocation {
     /// Cancels the run: the program and its server session are ended and the reader gets
     /// [`ExecError::Interrupted`].
     pub cancel: CancellationToken,
+    /// Told each line of standard error as it comes, before the program ends.
+    pub on_stderr: Option<StderrWatch>,
+}
+
+impl Invocation {
+    /// A run whose standard error is looked at when it has ended.
+    #[must_use]
+    pub fn new(
+        program: PgProgram,
+        args: Vec<String>,
+        database: Option<String>,
+        input: Input,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            program,
+            args,
+            database,
+            input,
+            cancel,
+            on_stderr: None,
+        }
+    }
 }
 
 /// Output of a program as a buffered reader. **The error is its last item**: `Ok(0)` comes only
