@@ -20,4 +20,5 @@ pub use plan::plan_restore;
 
 pub(crate) use fill::{checked_stored, plain_stream, upload_stored};
 pub(crate) use plan::PlannedWork;
+pub(crate) use psql::run as run_script;
 pub(crate) use source::{Source, SourceFormat, of_backup as source_of_backup};
