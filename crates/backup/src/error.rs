@@ -171,6 +171,16 @@ pub enum BackupError {
         /// Why.
         problem: String,
     },
+    /// A throw-away server could not be had, or could not take the backup: nothing is known of the
+    /// backup itself.
+    #[error("{operation} in the throw-away server failed, which says nothing of the backup")]
+    Sandbox {
+        /// What was tried.
+        operation: String,
+        /// The failure.
+        #[source]
+        source: Box<BackupError>,
+    },
     /// The run was cancelled.
     #[error("interrupted while {operation}")]
     Interrupted {
@@ -204,6 +214,11 @@ impl BackupError {
             Self::RestoreNeedsAttention { .. } => codes::RESTORE_NEEDS_ATTENTION,
             Self::State { .. } | Self::Unsafe { .. } => codes::STATE_UNUSABLE,
             Self::PruneRefused { .. } => codes::PRUNE_REFUSED,
+            Self::Sandbox { source, .. } => match source.as_ref() {
+                // It came up, but lacks something: an extension, a locale.
+                Self::RestoreRefused { .. } => "SANDBOX_UNAVAILABLE",
+                _ => "SANDBOX_FAILED",
+            },
             Self::Interrupted { .. } => dbexec::codes::INTERRUPTED,
         }
     }

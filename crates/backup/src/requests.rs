@@ -31,6 +31,9 @@ pub enum VerifyLevel {
     /// The whole archive decodes to its end; the default.
     #[default]
     Read,
+    /// All of it restores into a throw-away server and equals the source. Never a run's own: it is
+    /// recorded beside the manifest afterwards.
+    Restore,
 }
 
 /// Options of a backup run.

@@ -270,11 +270,17 @@ fn catalogue(expected: &Expected, observed: &Observed, result: &mut Comparison) 
     };
     let (wanted, found) = (keep(wanted), keep(found));
     result.catalogue_objects = wanted.objects.len() as u64;
-    result.catalogue = match rule {
-        CatalogueRule::Full => CatalogueState::Full,
-        CatalogueRule::OtherMajor | CatalogueRule::WithoutOwners => CatalogueState::Names,
+    let other_writer = matches!(
+        (expected.written_by, observed.written_by),
+        (Some(one), Some(other)) if one != other
+    );
+    let definitions = rule == CatalogueRule::Full && !other_writer;
+    result.catalogue = if definitions {
+        CatalogueState::Full
+    } else {
+        CatalogueState::Names
     };
-    for difference in wanted.differences(&found, rule == CatalogueRule::Full) {
+    for difference in wanted.differences(&found, definitions) {
         let (expected, found) = match difference.kind {
             DifferenceKind::Missing => ("as in the archive", "missing"),
             DifferenceKind::Added => ("no such object", "there"),

@@ -37,6 +37,7 @@ fn expected() -> Expected {
         catalogue: None,
         catalogue_fingerprint: None,
         catalogue_rule: CatalogueRule::Full,
+        written_by: None,
         whole: true,
         missing: Vec::new(),
     }
@@ -62,6 +63,7 @@ fn observed() -> Observed {
         large_object_bytes: Some(10),
         large_object_fingerprint: Some("ee".to_owned()),
         catalogue: None,
+        written_by: None,
         seconds: 0.0,
     }
 }

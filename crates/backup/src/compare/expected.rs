@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archive::{ArchiveSummary, Catalogue, Fingerprint};
+use archive::{ArchiveSummary, Catalogue, Fingerprint, Header, TableData};
 
 use super::observed::Wanted;
 use crate::attest::{
     Attestation, AttestedLargeObjects, AttestedSequence, AttestedTable, TableScope,
 };
+use crate::{RestorePlan, restore::PlannedWork};
 
 /// Where the numbers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +22,17 @@ pub enum ExpectedFrom {
 /// How strictly definitions are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CatalogueRule {
-    /// Definitions, owners and privileges.
+    /// Definitions, owners and privileges; existence and owners alone where another major wrote
+    /// them, which does so in another way.
     Full,
-    /// Existence and owners: another major writes definitions in another way.
-    OtherMajor,
+    /// Existence and owners: tablespaces were left out of the restore.
+    Names,
     /// Existence alone, without privileges: owners were left out of the restore.
     WithoutOwners,
 }
+
+/// Which programs wrote definitions: the major of the server and the major of pg_dump.
+pub type WrittenBy = (u32, u32);
 
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +65,8 @@ pub struct Expected {
     pub catalogue_fingerprint: Option<String>,
     /// How definitions are compared.
     pub catalogue_rule: CatalogueRule,
+    /// Who wrote the definitions; `None` where that is not known, which counts as the same.
+    pub written_by: Option<WrittenBy>,
     /// Whether the copy may hold nothing else.
     pub whole: bool,
     /// Which proof is missing, in words.
@@ -83,6 +90,7 @@ impl Expected {
             catalogue,
             catalogue_fingerprint: attestation.catalogue.clone(),
             catalogue_rule: CatalogueRule::Full,
+            written_by: None,
             whole: true,
             missing: attestation.missing.clone(),
         }
@@ -92,10 +100,45 @@ impl Expected {
     /// another tool made.
     #[must_use]
     pub fn of_archive(summary: &ArchiveSummary) -> Self {
+        Self::of_tables(&summary.tables, Some(summary))
+    }
+
+    /// From a planned restore: the attestation where the backup has one, else the archive.
+    #[must_use]
+    pub fn of_plan(plan: &RestorePlan) -> Self {
+        Self::of_work(&plan.work)
+    }
+
+    /// As [`Expected::of_plan`].
+    pub(crate) fn of_work(work: &PlannedWork) -> Self {
+        let checked = &work.checked;
+        let rest = checked.rest.as_ref();
+        let attestation = work
+            .source
+            .backup
+            .as_ref()
+            .and_then(|backup| backup.1.attestation.as_ref());
+        let mut expected = match attestation {
+            Some(attestation) => {
+                let catalogue = rest.and_then(|rest| rest.catalogue.clone());
+                Self::of_attestation(attestation, catalogue)
+            }
+            None => Self::of_tables(&checked.tables, rest),
+        };
+        expected.written_by = rest.and_then(|rest| written_by(&rest.header));
+        if !work.keep_owner {
+            expected.catalogue_rule = CatalogueRule::WithoutOwners;
+        } else if work.decision.no_tablespaces {
+            expected.catalogue_rule = CatalogueRule::Names;
+        }
+        expected
+    }
+
+    fn of_tables(found: &[TableData], rest: Option<&ArchiveSummary>) -> Self {
         type Sums = (u64, Option<Fingerprint>);
         let mut sums: BTreeMap<(String, String), Sums> = BTreeMap::new();
         let mut unnamed_rows = None;
-        for table in &summary.tables {
+        for table in found {
             let Some(rows) = table.rows else {
                 continue;
             };
@@ -119,31 +162,27 @@ impl Expected {
             fingerprint: print.map(|print| print.to_string()),
             scope: TableScope::All,
         };
-        let tables = sums
-            .into_iter()
-            .map(|(key, sums)| (key, table(sums)))
-            .collect();
-        let sequences = summary
-            .sequences
-            .iter()
-            .filter(|sequence| !sequence.lossy)
-            .map(|s| ((s.schema.clone(), s.name.clone()), (s.value, s.called)))
-            .collect();
+        let known = rest.iter().flat_map(|rest| &rest.sequences);
         Self {
             from: ExpectedFrom::Archive,
-            tables,
+            tables: sums
+                .into_iter()
+                .map(|(key, sums)| (key, table(sums)))
+                .collect(),
             unnamed_rows,
-            sequences,
-            large_objects: Some(AttestedLargeObjects {
-                count: summary.large_objects,
-                bytes: summary.large_object_bytes,
-                fingerprint: summary
-                    .large_object_fingerprint
-                    .map(|print| print.to_string()),
+            sequences: known
+                .filter(|sequence| !sequence.lossy)
+                .map(|s| ((s.schema.clone(), s.name.clone()), (s.value, s.called)))
+                .collect(),
+            large_objects: rest.map(|rest| AttestedLargeObjects {
+                count: rest.large_objects,
+                bytes: rest.large_object_bytes,
+                fingerprint: rest.large_object_fingerprint.map(|print| print.to_string()),
             }),
-            catalogue: summary.catalogue.clone(),
+            catalogue: rest.and_then(|rest| rest.catalogue.clone()),
             catalogue_fingerprint: None,
             catalogue_rule: CatalogueRule::Full,
+            written_by: rest.and_then(|rest| written_by(&rest.header)),
             whole: true,
             missing: vec!["the source was not attested: compared with the archive".to_owned()],
         }
@@ -180,6 +219,11 @@ impl Expected {
             catalogue: self.catalogue.is_some(),
         }
     }
+}
+
+/// Majors of the server and of pg_dump that wrote an archive.
+pub(super) fn written_by(header: &Header) -> Option<WrittenBy> {
+    Some((header.server_major()?, header.dump_major()?))
 }
 
 fn add(tables: &mut BTreeMap<(String, String), ExpectedTable>, table: &AttestedTable) {

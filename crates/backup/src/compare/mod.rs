@@ -8,6 +8,6 @@ mod observed;
 mod queries;
 
 pub use differ::{CatalogueState, Comparison, Difference, compare};
-pub use expected::{CatalogueRule, Expected, ExpectedFrom, ExpectedTable};
+pub use expected::{CatalogueRule, Expected, ExpectedFrom, ExpectedTable, WrittenBy};
 pub use observe::observe;
 pub use observed::{Observed, ObservedTable, Wanted};

@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::expected::written_by;
 use super::observed::{Observed, ObservedTable, Wanted};
 use super::queries::{self, Contents, Table};
 use crate::run::Progress;
@@ -130,6 +131,7 @@ fn assemble(
             .large_object_fingerprint
             .map(|print| print.to_string());
     }
+    observed.written_by = written_by(&summary.header);
     observed.catalogue = summary.catalogue;
     observed
 }

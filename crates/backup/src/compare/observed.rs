@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archive::Catalogue;
 
+use super::expected::WrittenBy;
+
 /// What is to be learnt of a copy beyond counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -44,6 +46,8 @@ pub struct Observed {
     pub large_object_fingerprint: Option<String>,
     /// The catalogue, where it was wanted.
     pub catalogue: Option<Catalogue>,
+    /// Who wrote the definitions.
+    pub written_by: Option<WrittenBy>,
     /// Seconds that observing took.
     pub seconds: f64,
 }

@@ -12,6 +12,6 @@ pub use amcheck::AmcheckProof;
 pub use checks::CheckProof;
 pub use record::{DatabaseProof, Proof, ProofResult, ProofSummary};
 pub use run::{ProveOptions, prove};
-pub use server::{sandbox_needs, SandboxNeeds};
+pub use server::{SandboxNeeds, sandbox_needs};
 
-pub(crate) use shelf::{check_proof, is_proof_name, newest};
+pub(crate) use shelf::{check_proof, is_proof_name, newest_summary};

@@ -9,7 +9,7 @@ use crate::compare::{Comparison, Difference};
 use crate::{BackupId, VerifyLevel};
 
 /// The format version that this program writes.
-pub const PROOF_VERSION: u32 = 1;
+pub(super) const PROOF_VERSION: u32 = 1;
 /// Beginning of the file's name.
 const PREFIX: &str = "proof-";
 /// Its end.
@@ -157,11 +157,16 @@ impl Proof {
             let object = |what: &str| format!("{what} (database {:?})", database.name);
             let shown = &database.comparison.differences;
             problems.extend(shown.iter().map(|d| (object(&d.object), words(d))));
-            let more = database.differences_total.saturating_sub(shown.len() as u64);
+            let more = database
+                .differences_total
+                .saturating_sub(shown.len() as u64);
             if more > 0 {
                 problems.push((object("others"), format!("{more} more differences")));
             }
-            let indexes = database.amcheck.iter().flat_map(|amcheck| &amcheck.problems);
+            let indexes = database
+                .amcheck
+                .iter()
+                .flat_map(|amcheck| &amcheck.problems);
             problems.extend(indexes.map(|d| (object(&d.object), d.found.clone())));
         }
         for check in self.checks.iter().filter(|check| !check.passed) {
@@ -215,7 +220,9 @@ pub(crate) fn parse(id: &BackupId, name: &str, bytes: &[u8]) -> Result<Proof, St
     }
     let (_, hash) = parse_file_name(name).ok_or("it is not named as a proof is")?;
     if !hex::encode(Sha256::digest(bytes)).starts_with(hash) {
-        return Err("its content is not what was written (the hash in its name differs)".to_owned());
+        return Err(
+            "its content is not what was written (the hash in its name differs)".to_owned(),
+        );
     }
     let version: Version = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if version.format_version > PROOF_VERSION {

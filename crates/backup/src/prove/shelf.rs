@@ -5,7 +5,7 @@ use storage::{Entry, Store};
 
 use super::record::{self, Proof, ProofSummary};
 use crate::catalog::read_text;
-use crate::{BackupError, BackupId, manifest};
+use crate::{BackupError, BackupId, Repository, manifest};
 
 /// Whether a file in a backup's directory (without the directory) is a proof by its name.
 pub(crate) fn is_proof_name(name: &str) -> bool {
@@ -67,8 +67,34 @@ pub(crate) async fn check_proof(
     read(store, id, file, &hash).await.err()
 }
 
+impl Repository {
+    /// The newest proof of a backup with the name of its file; `None` where there is none that can
+    /// be used.
+    ///
+    /// # Errors
+    /// When the store cannot be listed, or the manifest cannot be read.
+    pub async fn proof(&self, id: &BackupId) -> Result<Option<(String, Proof)>, BackupError> {
+        let entries =
+            self.store
+                .list(&format!("{id}/"))
+                .await
+                .map_err(|source| BackupError::Store {
+                    operation: format!("listing backup {id}"),
+                    source,
+                })?;
+        let name = format!("{id}/{}", manifest::FILE_NAME);
+        let bytes = read_text(self.store.as_ref(), &name)
+            .await
+            .map_err(|problem| BackupError::Manifest {
+                id: id.to_string(),
+                problem,
+            })?;
+        Ok(newest(self.store.as_ref(), id, &entries, &bytes).await)
+    }
+}
+
 /// The newest proof of a backup that can be read; those that cannot are told by `verify`.
-pub(crate) async fn newest(
+async fn newest(
     store: &dyn Store,
     id: &BackupId,
     entries: &[Entry],

@@ -346,7 +346,7 @@ impl Run<'_> {
             )]),
             globals,
             databases,
-            verified: self.options.verify,
+            verified: self.options.verify.min(VerifyLevel::Read),
             warnings,
             tags: self.options.tags.clone(),
             recipe: Vec::new(),

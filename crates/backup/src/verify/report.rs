@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archives::{Checked, check_archives, check_file};
 use crate::catalog::{compare_sums, parse, parse_sums, read_text};
+use crate::prove::{check_proof, is_proof_name};
 use crate::requests::VerifyProblem;
 use crate::{
     BackupError, BackupId, EventSink, Repository, VerifyLevel, VerifyReport, manifest,
@@ -113,8 +114,17 @@ pub async fn verify(
     };
     for entry in &listed {
         let name = entry.name.trim_start_matches(&format!("{id}/"));
-        if !known.contains(name) {
+        if known.contains(name) {
+            continue;
+        }
+        if !is_proof_name(name) {
             differ(name, "it is not part of the backup".to_owned());
+        } else if let Ok(manifest) = &bytes {
+            checked.files += 1;
+            checked.bytes += entry.bytes;
+            if let Some(problem) = check_proof(store, id, name, manifest).await {
+                differ(name, problem);
+            }
         }
     }
     problems.append(&mut checked.problems);
