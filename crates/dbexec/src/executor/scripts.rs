@@ -54,11 +54,13 @@ kill -KILL "$1" 2>/dev/null
 exit 0
 "#;
 
-/// Ends every process whose environment says `PGAPPNAME=$1` and prints how many there were.
+/// Ends every process whose environment says `PGAPPNAME=$1`, or that and `-` and more, and prints
+/// how many there were. Names hold letters, digits and `-` alone.
 pub(crate) const REAP: &str = r#"
 count=0
+case "$1" in *[!A-Za-z0-9-]*) echo 0; exit 0;; esac
 for dir in /proc/[0-9]*; do
-  if { tr '\000' '\n' < "$dir/environ"; } 2>/dev/null | grep -qxF "PGAPPNAME=$1" 2>/dev/null; then
+  if { tr '\000' '\n' < "$dir/environ"; } 2>/dev/null | grep -qxE "PGAPPNAME=$1(-.*)?" 2>/dev/null; then
     pid=${dir#/proc/}
     if kill -KILL "$pid" 2>/dev/null; then count=$((count+1)); fi
   fi
