@@ -24,8 +24,10 @@ pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec
             )),
         }
     }
+    // An attestation of an archive that nobody read knows the server's counts alone.
+    let complete = matches!(contents, Contents::Script(_)) || attestation.catalogue.is_some();
     for (_, held) in held {
-        if !unnamed && held.rows != Some(0) {
+        if complete && !unnamed && held.rows != Some(0) {
             found.push(format!(
                 "table {}.{} has {} rows and was not attested",
                 held.schema,
@@ -43,7 +45,8 @@ pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec
 fn table_difference(table: &AttestedTable, held: &Held, found: &mut Vec<String>) {
     let rows = held.rows.unwrap_or(0);
     let what = format!("table {}.{}", table.schema, table.name);
-    if rows != table.rows {
+    let unknown = table.scope == TableScope::Configuration && table.bytes.is_none();
+    if rows != table.rows && !(unknown && rows > table.rows) {
         found.push(format!(
             "{what} has {rows} rows, {} were attested",
             table.rows
@@ -84,7 +87,7 @@ fn beside_tables(attestation: &Attestation, summary: &ArchiveSummary, found: &mu
         }
     }
     for ((schema, name), sequence) in sequences {
-        if !sequence.lossy {
+        if attestation.catalogue.is_some() && !sequence.lossy {
             found.push(format!("sequence {schema}.{name} was not attested"));
         }
     }

@@ -17,4 +17,4 @@ pub(crate) use compare::differences;
 pub(crate) use contents::{Contents, Wanted};
 pub(crate) use session::Attesting;
 pub(crate) use settings::{ServerSetting, choose as choose_settings};
-pub(crate) use settle::settle;
+pub(crate) use settle::{settle, settle_unread};

@@ -121,6 +121,9 @@ impl Attesting {
         }
         let exported = session.run("export a snapshot", server::BEGIN, &[]).await?;
         let snapshot = exported.trim().to_owned();
+        session
+            .run("export a snapshot", "savepoint pgstow;", &[])
+            .await?;
         let objects: Vec<LargeObjects> = session
             .rows("count large objects", server::LARGE_OBJECTS, &[])
             .await?;
@@ -234,18 +237,11 @@ pub(crate) struct Attested {
     pub(crate) seconds: f64,
 }
 
-async fn tables(
-    session: &mut PsqlSession,
-    filters: &str,
-) -> Result<Vec<ServerTable>, ExecError> {
+async fn tables(session: &mut PsqlSession, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
     let name = "list the tables";
     let vars = [("filters", filters)];
     session
-        .run(
-            name,
-            "savepoint pgstow; set local lock_timeout to 1000;",
-            &[],
-        )
+        .run(name, "set local lock_timeout to 1000;", &[])
         .await?;
     let select = |size: &str| server::TABLES.replace("SIZE", size);
     let listed = session.rows(name, &select(server::SIZE), &vars).await;

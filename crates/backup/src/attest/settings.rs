@@ -38,7 +38,14 @@ const CHOSEN: &[&str] = &["configuration file", "command line", "environment var
 
 /// Words in a name that make its value suspect.
 const SUSPECT: &[&str] = &[
-    "pass", "secret", "key", "token", "credential", "conninfo", "auth", "license",
+    "pass",
+    "secret",
+    "key",
+    "token",
+    "credential",
+    "conninfo",
+    "auth",
+    "license",
 ];
 
 /// Chooses from all parameters. Empty values are left out, and so is everything that may hold a

@@ -40,7 +40,7 @@ pub(crate) fn settle(
         }
         left_over(held, contents, &mut problems, &mut missing);
     } else {
-        tables.extend(held.into_iter().map(|(key, held)| unasked(key, held)));
+        tables.extend(held.into_iter().map(|(key, held)| unasked(&key, held)));
     }
     tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
     let mut attestation = Attestation {
@@ -79,6 +79,51 @@ pub(crate) fn settle(
         Ok(attestation)
     } else {
         Err(problems)
+    }
+}
+
+/// The attestation of a dump whose archive was not read: what the server counted.
+pub(crate) fn settle_unread(attested: Attested) -> Attestation {
+    let Attested {
+        side,
+        mut missing,
+        seconds,
+    } = attested;
+    missing.push(
+        "everything that is told by the archive, which was not read back: fingerprints, \
+         catalogue, sequence values, large objects, and whether its rows are those of the server"
+            .to_owned(),
+    );
+    let tables = side.tables.iter().filter_map(|table| {
+        let scope = match table {
+            ServerTable { excluded: true, .. } => TableScope::Excluded,
+            ServerTable {
+                configuration: true,
+                ..
+            } => TableScope::Configuration,
+            _ => TableScope::All,
+        };
+        let rows = match scope {
+            TableScope::All => table.rows?,
+            // Which of them are in the archive is not known.
+            _ => 0,
+        };
+        Some(AttestedTable {
+            oid: table.oid,
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            rows,
+            bytes: None,
+            fingerprint: None,
+            scope,
+        })
+    });
+    Attestation {
+        snapshot: side.snapshot,
+        tables: tables.collect(),
+        missing,
+        seconds,
+        ..Attestation::default()
     }
 }
 
@@ -129,10 +174,10 @@ fn attest_table(
 }
 
 /// A table that only the archive tells of.
-fn unasked(key: Key, held: Held) -> AttestedTable {
+fn unasked(key: &Key, held: Held) -> AttestedTable {
     AttestedTable {
         oid: match key {
-            Key::Oid(oid) => oid,
+            Key::Oid(oid) => *oid,
             Key::Name(..) => 0,
         },
         schema: held.schema,

@@ -46,13 +46,7 @@ pub(crate) async fn check_archives(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<Checked, BackupError> {
-    let mut work = Work {
-        repo,
-        id: &manifest.id,
-        level,
-        checked: Checked::default(),
-        cancel,
-    };
+    let mut work = Work::new(repo, &manifest.id, level, cancel);
     if level == VerifyLevel::None {
         return Ok(work.checked);
     }
@@ -84,14 +78,30 @@ pub(crate) async fn check_archives(
 
 /// Checks files of one backup.
 pub(crate) struct Work<'a> {
-    pub(crate) repo: &'a Repository,
-    pub(crate) id: &'a BackupId,
-    pub(crate) level: VerifyLevel,
+    repo: &'a Repository,
+    id: &'a BackupId,
+    level: VerifyLevel,
+    /// What was found so far.
     pub(crate) checked: Checked,
-    pub(crate) cancel: &'a CancellationToken,
+    cancel: &'a CancellationToken,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    pub(crate) fn new(
+        repo: &'a Repository,
+        id: &'a BackupId,
+        level: VerifyLevel,
+        cancel: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            repo,
+            id,
+            level,
+            checked: Checked::default(),
+            cancel,
+        }
+    }
+
     /// Checks the archive of one database. Its contents come back when it was decoded and is
     /// whole.
     pub(crate) async fn database(

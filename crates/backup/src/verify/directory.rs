@@ -47,13 +47,13 @@ impl Files {
             return Err(io::ErrorKind::NotFound.into());
         }
         let stored = format!("{}/{name}", self.prefix);
-        let stream = self
-            .runtime
-            .block_on(self.store.open(&stored))
-            .map_err(|error| match error {
-                StoreError::NotFound { .. } => io::Error::from(io::ErrorKind::NotFound),
-                error => io::Error::other(error),
-            })?;
+        let stream =
+            self.runtime
+                .block_on(self.store.open(&stored))
+                .map_err(|error| match error {
+                    StoreError::NotFound { .. } => io::Error::from(io::ErrorKind::NotFound),
+                    error => io::Error::other(error),
+                })?;
         let (pieces, reader) = PieceReader::new();
         let (bytes, cancel) = (Arc::clone(&self.bytes), self.cancel.clone());
         let task = self.runtime.spawn(async move {
@@ -111,11 +111,12 @@ pub(crate) async fn decode(
             () = tokio::time::sleep(EVERY) => tell(&mut told),
         }
     };
-    let passes =
-        std::mem::take(&mut *files.passes.lock().unwrap_or_else(PoisonError::into_inner));
+    let passes = std::mem::take(&mut *files.passes.lock().unwrap_or_else(PoisonError::into_inner));
     let mut read = BTreeMap::new();
     for (name, task) in passes {
-        let passed = task.await.unwrap_or_else(|panic| Ok(Err(panic.to_string())))?;
+        let passed = task
+            .await
+            .unwrap_or_else(|panic| Ok(Err(panic.to_string())))?;
         read.insert(name, passed);
     }
     tell(&mut told);

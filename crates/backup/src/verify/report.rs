@@ -84,13 +84,7 @@ pub async fn verify(
             // The manifest is of no use; the list of hashes still tells of every file.
             differ(manifest::FILE_NAME, problem.clone());
             known.extend(sums.keys().cloned());
-            let mut work = Work {
-                repo,
-                id,
-                level: VerifyLevel::Hash,
-                checked: Checked::default(),
-                cancel,
-            };
+            let mut work = Work::new(repo, id, VerifyLevel::Hash, cancel);
             for (name, sha256) in sums {
                 if name == manifest::FILE_NAME {
                     continue;
