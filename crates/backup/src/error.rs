@@ -61,6 +61,18 @@ pub enum BackupError {
         /// What is wrong.
         problem: String,
     },
+    /// The archive does not hold what the server counted in the dump's own snapshot.
+    #[error(
+        "the archive of database {database:?} does not hold what the server counted in the dump's \
+         own snapshot: {}",
+        first(problems)
+    )]
+    AttestationFailed {
+        /// Database.
+        database: String,
+        /// Each table, sequence or kind of object, with both numbers.
+        problems: Vec<String>,
+    },
     /// Another run holds the lock.
     #[error("another run works on {target}: {holder}")]
     Locked {
@@ -204,6 +216,7 @@ impl BackupError {
             Self::Preflight { .. } | Self::ArchiveIncomplete { .. } | Self::File { .. } => {
                 codes::BACKUP_FAILED
             }
+            Self::AttestationFailed { .. } => codes::ATTESTATION_FAILED,
             Self::Locked { .. } => codes::TARGET_LOCKED,
             Self::NotFound { .. } => codes::BACKUP_NOT_FOUND,
             Self::Ambiguous { .. } => codes::BACKUP_AMBIGUOUS,
@@ -216,12 +229,28 @@ impl BackupError {
             Self::PruneRefused { .. } => codes::PRUNE_REFUSED,
             Self::Sandbox { source, .. } => match source.as_ref() {
                 // It came up, but lacks something: an extension, a locale.
-                Self::RestoreRefused { .. } => "SANDBOX_UNAVAILABLE",
-                _ => "SANDBOX_FAILED",
+                Self::RestoreRefused { .. } => dbexec::codes::SANDBOX_UNAVAILABLE,
+                _ => dbexec::codes::SANDBOX_FAILED,
             },
             Self::Interrupted { .. } => dbexec::codes::INTERRUPTED,
         }
     }
+}
+
+/// Most differences that a message names.
+const NAMED: usize = 10;
+
+fn first(problems: &[String]) -> String {
+    let mut text = problems
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if problems.len() > NAMED {
+        text.push_str(&format!("; and {} more", problems.len() - NAMED));
+    }
+    text
 }
 
 fn summary(problems: &[VerifyProblem]) -> String {

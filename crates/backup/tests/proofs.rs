@@ -51,7 +51,7 @@ fn put(home: &Home, manifest: &Manifest, time: &str, result: ProofResult) -> std
 async fn problems(home: &Home, manifest: &Manifest) -> Vec<(String, String)> {
     let cancel = CancellationToken::new();
     let level = VerifyLevel::Hash;
-    let report = verify(&home.repo, &manifest.id, level, None, &NoEvents, &cancel);
+    let report = verify(&home.repo, &manifest.id, level, &NoEvents, &cancel);
     let problems = report.await.unwrap().problems;
     problems
         .into_iter()

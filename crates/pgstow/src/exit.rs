@@ -231,6 +231,13 @@ pub(crate) fn consequence(code: &str) -> Option<Consequence> {
         ),
 
         backup::codes::BACKUP_FAILED => ("failed", FAILED, None),
+        backup::codes::ATTESTATION_FAILED => (
+            "failed",
+            FAILED,
+            Some(
+                "run the backup again; a table that was truncated or rewritten in the first moments of a dump differs once, anything else differs again and should be reported",
+            ),
+        ),
         backup::codes::RIGHTS_MISSING => (
             "rights",
             RIGHTS_MISSING,
