@@ -18,6 +18,9 @@ mod target;
 pub use apply::restore;
 pub use plan::plan_restore;
 
+pub(crate) use apply::carry_out;
+pub(crate) use create::{drop as drop_database, oid as database_oid};
 pub(crate) use fill::{checked_stored, plain_stream, upload_stored};
-pub(crate) use plan::PlannedWork;
-pub(crate) use source::{Source, SourceFormat, of_backup as source_of_backup};
+pub(crate) use plan::{PlannedWork, role_statements};
+pub(crate) use psql::run as run_script;
+pub(crate) use source::{Source, SourceFormat, chosen, of_backup as source_of_backup};
