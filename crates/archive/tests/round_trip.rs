@@ -2,66 +2,20 @@
 //! major and from one major to the next.
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use archive::{ArchiveSummary, CheckOptions, DifferenceKind, Fingerprints, check_custom};
-use testkit::{
-    PgContainer,
-    process::docker,
-    schema::{load_bar31, quoted},
-};
+use server::Server;
+use testkit::schema::load_bar31;
 
 const OPTIONS: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
     catalogue: true,
 };
-
-struct Server {
-    container: PgContainer,
-    dir: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(major: u32) -> Self {
-        Self {
-            container: PgContainer::start(major).unwrap(),
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn dump(&self, database: &str, format: &str) -> PathBuf {
-        let name = format!("{database}{format}");
-        let inside = format!("/tmp/{name}");
-        self.exec(&["pg_dump", "-d", database, format, "-f", &inside]);
-        let to = self.dir.path().join(&name);
-        let from = format!("{}:{inside}", self.container.id());
-        docker(&["cp", &from, to.to_str().unwrap()]).unwrap();
-        to
-    }
-
-    fn restore(&self, archive: &Path, database: &str) {
-        self.container
-            .psql(
-                "postgres",
-                &format!(
-                    "create database {} owner stow_owner template template0 encoding 'UTF8' \
-                     lc_collate 'de_DE.UTF-8' lc_ctype 'de_DE.UTF-8'",
-                    quoted(database)
-                ),
-            )
-            .unwrap();
-        let to = format!("{}:/tmp/restored", self.container.id());
-        docker(&["cp", archive.to_str().unwrap(), &to]).unwrap();
-        self.exec(&["pg_restore", "-d", database, "-e", "/tmp/restored"]);
-    }
-
-    fn exec(&self, argv: &[&str]) {
-        let argv = [&argv[..1], &["-U", self.container.superuser()], &argv[1..]].concat();
-        self.container.exec(&argv).unwrap();
-    }
-}
 
 fn check(path: &Path) -> ArchiveSummary {
     check_custom(File::open(path).unwrap(), &OPTIONS).unwrap()
@@ -124,7 +78,7 @@ fn round_trip(major: u32) {
         create index on app.rewritten (v) where v in ('a', 'c');";
     server.container.psql("source", rewritten).unwrap();
     let archive = server.dump("source", "-Fc");
-    server.restore(&archive, "copy");
+    server.restore(&archive, "copy", &[]);
     let source = check(&archive);
     assert_equal(&source, &check(&server.dump("copy", "-Fc")), true);
     let catalogue = source.catalogue.as_ref().unwrap();
@@ -219,7 +173,7 @@ fn to_a_newer_major(older: u32, newer: u32) {
     // The roles that the archive names.
     load_bar31(&to.container, "other").unwrap();
     let archive = from.dump("source", "-Fc");
-    to.restore(&archive, "copy");
+    to.restore(&archive, "copy", &[]);
     assert_equal(&check(&archive), &check(&to.dump("copy", "-Fc")), false);
 }
 
