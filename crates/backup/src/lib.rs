@@ -7,6 +7,7 @@
 pub mod attest;
 mod catalog;
 pub mod codes;
+pub mod diff;
 pub mod error;
 pub mod event;
 mod export;
