@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask test | lint | images | bench`.
+//! Chores of the project: `cargo xtask test | lint | images | bench | bench-read`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,7 +14,8 @@ const USAGE: &str = "\
 cargo xtask test [NEXTEST ARGUMENTS]   set up what the tests need, then run all of them
 cargo xtask lint                       formatting, clippy, documentation, dependency policy
 cargo xtask images                     container engine and PostgreSQL images for the tests
-cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared";
+cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared
+cargo xtask bench-read [OPTIONS]       how fast archives are read and fingerprinted";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         "lint" => chores::lint(),
         "images" => chores::set_up(),
         "bench" => chores::set_up().and_then(|()| bench::run(rest)),
+        "bench-read" => chores::set_up().and_then(|()| bench::run_reading(rest)),
         _ => Err(format!("usage:\n{USAGE}")),
     };
     match result {
