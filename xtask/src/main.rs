@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask test | lint | images | bench | bench-read`.
+//! Chores of the project: `cargo xtask test | lint | images | bench | fuzz | bench-read`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 
 mod bench;
 mod chores;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ cargo xtask test [NEXTEST ARGUMENTS]   set up what the tests need, then run all 
 cargo xtask lint                       formatting, clippy, documentation, dependency policy
 cargo xtask images                     container engine and PostgreSQL images for the tests
 cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared
+cargo xtask fuzz [--seconds N]         every fuzz target of the archive reader, 10 s each
 cargo xtask bench-read [OPTIONS]       how fast archives are read and fingerprinted";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         "lint" => chores::lint(),
         "images" => chores::set_up(),
         "bench" => chores::set_up().and_then(|()| bench::run(rest)),
+        "fuzz" => fuzz::run(rest),
         "bench-read" => chores::set_up().and_then(|()| bench::run_reading(rest)),
         _ => Err(format!("usage:\n{USAGE}")),
     };
