@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dbexec::{
     ExecError, Invocation, PgExecutor, PgProgram,
-    executor::{Finished, Input, ScratchDir, conninfo_dbname},
+    executor::{Input, ScratchDir, conninfo_dbname},
 };
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::Fingerprint,
+    messages::Listener,
     plan::PlannedWork,
     source::{Source, SourceFormat, SourcePlace},
 };
@@ -30,6 +31,8 @@ use crate::{BackupError, BackupEvent, EventSink};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
+/// How long a program may go on after a fatal message.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Size of a piece of a plain dump on its way, bytes.
 const PIECE: usize = 256 * 1024;
 
@@ -40,14 +43,21 @@ pub(crate) struct Destination<'a> {
     pub(crate) in_place: bool,
 }
 
-/// Fills the database; returns what the program said.
+/// A database that was filled.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    /// What the program said and what was judged harmless, in words.
+    pub(crate) stderr: Vec<String>,
+}
+
+/// Fills the database.
 pub(crate) async fn fill(
     executor: &Arc<dyn PgExecutor>,
     work: &PlannedWork,
     destination: &Destination<'_>,
     sink: &dyn EventSink,
     cancel: &CancellationToken,
-) -> Result<Finished, BackupError> {
+) -> Result<Filled, BackupError> {
     let database = destination.database;
     let progress = Arc::new(AtomicU64::new(0));
     let run = |args, input| {
@@ -121,24 +131,45 @@ pub(crate) async fn fill(
 
 async fn run(
     executor: &dyn PgExecutor,
-    invocation: Invocation,
+    mut invocation: Invocation,
     progress: &AtomicU64,
     sink: &dyn EventSink,
-) -> Result<Finished, BackupError> {
+) -> Result<Filled, BackupError> {
     let program = invocation.program;
     let database = invocation.database.clone().unwrap_or_default();
     let operation = format!("{program} into database {database:?}");
     let failed = |source| exec(operation.clone(), source);
+    // psql stops by itself; of pg_restore it is decided here which error is one.
+    let listener = (program == PgProgram::PgRestore).then(Listener::default);
+    let cancel = invocation.cancel.clone();
+    let stop = cancel.child_token();
+    if let Some(listener) = &listener {
+        invocation.on_stderr = Some(listener.watch());
+        invocation.cancel = stop.clone();
+    }
+    let fatal = listener
+        .as_ref()
+        .map(|listener| listener.fatal.clone())
+        .unwrap_or_default();
     let finish = async {
         let running = executor.start(invocation).await?;
         running.finish(program).await
     };
     tokio::pin!(finish);
+    let stopping = async {
+        fatal.cancelled().await;
+        // The lines that explain the error are on their way.
+        tokio::time::sleep(LAST_WORDS).await;
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(stopping);
     let mut tick = tokio::time::interval(TICK);
     let mut told = 0;
-    loop {
+    let ended = loop {
         tokio::select! {
-            finished = &mut finish => return finished.map_err(failed),
+            ended = &mut finish => break ended,
+            () = &mut stopping => {}
             _ = tick.tick() => {
                 let bytes = progress.load(Ordering::Relaxed);
                 if bytes != told {
@@ -151,17 +182,38 @@ async fn run(
                 }
             }
         }
+    };
+    let Some(listener) = listener else {
+        let stderr = ended.map_err(failed)?.stderr;
+        return Ok(Filled { stderr });
+    };
+    match listener.outcome(ended, cancel.is_cancelled()) {
+        Ok(stderr) => Ok(Filled { stderr }),
+        Err(error) => {
+            for message in listener.harmless() {
+                sink.emit(BackupEvent::Warning { message });
+            }
+            Err(failed(error))
+        }
     }
 }
 
 fn restore_args(work: &PlannedWork, destination: &Destination<'_>) -> Vec<String> {
     let mut args = vec![
-        "--exit-on-error".to_owned(),
         "--no-password".to_owned(),
         format!("--dbname={}", conninfo_dbname(destination.database)),
     ];
     if destination.in_place {
-        args.extend(["--clean", "--if-exists", "--single-transaction"].map(str::to_owned));
+        // After an error the transaction is lost, harmless or not.
+        args.extend(
+            [
+                "--exit-on-error",
+                "--clean",
+                "--if-exists",
+                "--single-transaction",
+            ]
+            .map(str::to_owned),
+        );
     } else if work.decision.jobs > 1 {
         args.push(format!("--jobs={}", work.decision.jobs));
     }

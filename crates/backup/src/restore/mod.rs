@@ -8,6 +8,7 @@ mod count;
 mod create;
 mod facts;
 mod fill;
+mod messages;
 mod plan;
 mod preflight;
 mod psql;
