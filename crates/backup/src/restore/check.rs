@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use archive::{PlainSummary, TableData, Toc};
+use archive::{CheckOptions, PlainSummary, TableData, Toc};
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
 
@@ -122,7 +122,7 @@ impl Files {
                 // On an error too, the rest is read so that the hash can speak.
                 let toc = toc.or_else(|error| drain(first).and(Err(error)))?;
                 let mut reader = open("")?;
-                let summary = archive::check_custom(&mut reader);
+                let summary = archive::check_custom(&mut reader, &CheckOptions::default());
                 drain(reader)?;
                 let summary = summary.map_err(|error| in_words(&error))?;
                 Ok(checked(Some(toc), None, Some(summary)))
@@ -132,8 +132,11 @@ impl Files {
                 let toc = archive::read_toc(&mut first).map_err(|error| in_words(&error));
                 let toc = toc.or_else(|error| drain(first).and(Err(error)))?;
                 let mut reader = open("toc.dat")?;
-                let summary =
-                    archive::check_directory(&mut reader, |name| Ok(Box::new(self.open(name)?)));
+                let summary = archive::check_directory(
+                    &mut reader,
+                    |name| Ok(Box::new(self.open(name)?)),
+                    &CheckOptions::default(),
+                );
                 drain(reader)?;
                 let summary = summary.map_err(|error| in_words(&error))?;
                 Ok(checked(Some(toc), None, Some(summary)))

@@ -187,10 +187,12 @@ mod tests {
     fn data(name: &str, rows: u64) -> TableData {
         TableData {
             dump_id: 1,
+            oid: 1,
             schema: "s".to_owned(),
             name: name.to_owned(),
             bytes: 0,
             rows: Some(rows),
+            fingerprint: None,
             lossy: false,
         }
     }

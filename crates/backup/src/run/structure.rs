@@ -1,7 +1,7 @@
 //! The structure of an archive, read along while it is stored: exit status 0 and a clean end of
 //! the stream do not prove that the last bytes arrived, the archive's own end does.
 
-use archive::ArchiveError;
+use archive::{ArchiveError, CheckOptions};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,7 +17,9 @@ pub(crate) struct Structure {
 impl Structure {
     pub(crate) fn start() -> Self {
         let (pieces, reader) = PieceReader::new();
-        let thread = tokio::task::spawn_blocking(move || archive::check_custom(reader).map(|_| ()));
+        let thread = tokio::task::spawn_blocking(move || {
+            archive::check_custom(reader, &CheckOptions::default()).map(|_| ())
+        });
         Self { pieces, thread }
     }
 

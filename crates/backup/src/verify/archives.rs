@@ -351,7 +351,7 @@ impl Work<'_> {
                 }))
             };
             let toc = open("toc.dat").map_err(|error| error.to_string())?;
-            archive::check_directory(toc, open)
+            archive::check_directory(toc, open, &archive::CheckOptions::default())
                 .map(|_| ())
                 .map_err(|error| crate::run::chain(&error))
         })
@@ -528,7 +528,9 @@ fn decode_all(decode: Decode, reader: PieceReader) -> Result<(), String> {
         zstd::stream::read::Decoder::new(reader).map_err(|error| format!("no zstd: {error}"))
     };
     match decode {
-        Decode::Custom => archive::check_custom(reader).map(|_| ()).map_err(said),
+        Decode::Custom => archive::check_custom(reader, &archive::CheckOptions::default())
+            .map(|_| ())
+            .map_err(said),
         Decode::Plain => archive::check_plain(zstd(reader)?)
             .map(|_| ())
             .map_err(said),
