@@ -294,7 +294,7 @@ impl Run<'_> {
         psql::run(
             self.executor.as_ref(),
             &self.working,
-            "SET default_transaction_read_only = off;\nANALYZE;",
+            super::analyze::SCRIPT,
             self.cancel,
         )
         .await

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::Fingerprint,
+    early,
     messages::Listener,
     plan::PlannedWork,
     source::{Source, SourceFormat, SourcePlace},
@@ -58,73 +59,203 @@ pub(crate) async fn fill(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<Filled, BackupError> {
-    let database = destination.database;
-    let progress = Arc::new(AtomicU64::new(0));
-    let run = |args, input| {
+    let executor = executor.as_ref();
+    let filling = Filling {
+        executor,
+        work,
+        destination,
+        sink,
+        cancel,
+        local: work.source.place.local_path(),
+        progress: Arc::default(),
+    };
+    if !filling.uploads() && !filling.lists() {
+        return filling.passes(None).await;
+    }
+    let scratch = executor.scratch_create().await.map_err(|source| {
+        exec(
+            "making a place for files of the restore next to the server",
+            source,
+        )
+    })?;
+    let result = filling.passes(Some(&scratch)).await;
+    let removed = executor.scratch_remove(&scratch).await.map_err(|source| {
+        exec(
+            "removing the files of the restore next to the server",
+            source,
+        )
+    });
+    let filled = result?;
+    removed?;
+    Ok(filled)
+}
+
+/// One database on its way.
+struct Filling<'a> {
+    executor: &'a dyn PgExecutor,
+    work: &'a PlannedWork,
+    destination: &'a Destination<'a>,
+    sink: &'a dyn EventSink,
+    cancel: &'a CancellationToken,
+    /// The source on this host.
+    local: Option<PathBuf>,
+    progress: Arc<AtomicU64>,
+}
+
+/// Files of a restore next to the server.
+#[derive(Default)]
+struct Beside {
+    /// The uploaded directory archive.
+    archive: Option<String>,
+    /// The list of entries for one run of pg_restore.
+    list: Option<String>,
+}
+
+impl Filling<'_> {
+    /// Whether a directory archive has to be put next to the server.
+    fn uploads(&self) -> bool {
+        self.work.source.format == SourceFormat::Directory
+            && !(self.executor.shares_files() && self.local.is_some())
+    }
+
+    /// Whether pg_restore is given a list of entries.
+    fn lists(&self) -> bool {
+        let early = self.work.decision.early.as_ref();
+        early.is_some_and(|early| !early.schemas.is_empty()) || self.chosen().is_some()
+    }
+
+    /// Entries of the run that brings the rows, in the order of the archive; `None` for all.
+    fn chosen(&self) -> Option<Vec<i32>> {
+        let decision = &self.work.decision;
+        let early = decision.early.as_ref().map(|early| &early.schemas);
+        let done = |id: &i32| {
+            decision.left_out.contains(id) || early.is_some_and(|early| early.contains(id))
+        };
+        let toc = self.work.checked.toc.as_ref()?;
+        let ids = toc.entries.iter().map(|entry| entry.dump_id);
+        let chosen: Vec<_> = ids.filter(|id| !done(id)).collect();
+        (chosen.len() < toc.entries.len()).then_some(chosen)
+    }
+
+    async fn passes(&self, scratch: Option<&ScratchDir>) -> Result<Filled, BackupError> {
+        let mut beside = Beside::default();
+        if let (true, Some(scratch)) = (self.uploads(), scratch) {
+            let path = upload(self.executor, self.work, scratch, &self.progress).await?;
+            beside.archive = Some(path);
+        }
+        let mut filled = Filled::default();
+        let database = self.destination.database;
+        if let Some(early) = &self.work.decision.early {
+            if !early.schemas.is_empty() {
+                let ids: Vec<_> = early.schemas.iter().copied().collect();
+                beside.list = Some(self.list(scratch, "schemas.list", &ids).await?);
+                // What is read here is read again for the rows, and compared then.
+                let said = self.pass(&beside, 1, &Arc::default()).await?;
+                filled.stderr.extend(said.stderr);
+            }
+            self.go_on()?;
+            early::create(self.executor, database, early)
+                .await
+                .map_err(|source| exec("creating the extensions", source))?;
+        }
+        beside.list = match self.chosen() {
+            Some(ids) => Some(self.list(scratch, "entries.list", &ids).await?),
+            None => None,
+        };
+        self.go_on()?;
+        let jobs = self.work.decision.jobs;
+        let said = self.pass(&beside, jobs, &self.progress).await?;
+        filled.stderr.extend(said.stderr);
+        if let Some(early) = &self.work.decision.early {
+            early::finish(self.executor, database, early)
+                .await
+                .map_err(|source| exec("telling the extensions that all rows are there", source))?;
+        }
+        Ok(filled)
+    }
+
+    fn go_on(&self) -> Result<(), BackupError> {
+        if self.cancel.is_cancelled() {
+            return Err(BackupError::Interrupted {
+                operation: format!("filling database {:?}", self.destination.database),
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts a list for `pg_restore -L` next to the program; returns its path there.
+    async fn list(
+        &self,
+        scratch: Option<&ScratchDir>,
+        name: &str,
+        ids: &[i32],
+    ) -> Result<String, BackupError> {
+        let Some(scratch) = scratch else {
+            return Err(BackupError::ArchiveIncomplete {
+                subject: "the list of entries".to_owned(),
+                problem: "there is no place for it".to_owned(),
+            });
+        };
+        let text: String = ids.iter().map(|id| format!("{id};\n")).collect();
+        let size = text.len() as u64;
+        let content = Box::pin(io::Cursor::new(text.into_bytes()));
+        self.executor
+            .scratch_put(scratch, name, size, content)
+            .await
+            .map_err(|source| exec("putting the list of entries next to the server", source))?;
+        Ok(format!("{}/{name}", scratch.path))
+    }
+
+    /// One run of the program.
+    async fn pass(
+        &self,
+        beside: &Beside,
+        jobs: u32,
+        progress: &Arc<AtomicU64>,
+    ) -> Result<Filled, BackupError> {
+        let work = self.work;
         let program = match work.source.format {
             SourceFormat::Plain => PgProgram::Psql,
             SourceFormat::Custom | SourceFormat::Directory => PgProgram::PgRestore,
         };
-        run(
-            executor.as_ref(),
-            Invocation::new(
-                program,
-                args,
-                Some(database.to_owned()),
-                input,
-                cancel.clone(),
-            ),
-            &progress,
-            sink,
-        )
-    };
-    let local = work.source.place.local_path();
-    match (work.source.format, local) {
-        (SourceFormat::Plain, _) => {
-            let input = script(work, Arc::clone(&progress)).await?;
-            run(psql_args(), input).await
+        let run = |args, input| {
+            let database = Some(self.destination.database.to_owned());
+            let cancel = self.cancel.clone();
+            let invocation = Invocation::new(program, args, database, input, cancel);
+            run(self.executor, invocation, progress, self.sink)
+        };
+        let mut args = restore_args(work, self.destination, jobs);
+        if let Some(list) = &beside.list {
+            args.push(format!("--use-list={list}"));
         }
-        (SourceFormat::Custom, Some(path)) if executor.shares_files() && work.decision.jobs > 1 => {
-            let before = stamp(&path)?;
-            let mut args = restore_args(work, destination);
-            args.push(path_text(&path)?);
-            let finished = run(args, Input::Nothing).await?;
-            same_stamp(&path, before)?;
-            Ok(finished)
-        }
-        (SourceFormat::Custom, _) => {
-            let input = checked_file(work, "", Arc::clone(&progress)).await?;
-            run(restore_args(work, destination), Input::Stream(input)).await
-        }
-        (SourceFormat::Directory, Some(path)) if executor.shares_files() => {
-            let before = stamp(&path.join("toc.dat"))?;
-            let mut args = restore_args(work, destination);
-            args.push(path_text(&path)?);
-            let finished = run(args, Input::Nothing).await?;
-            same_stamp(&path.join("toc.dat"), before)?;
-            Ok(finished)
-        }
-        (SourceFormat::Directory, _) => {
-            let scratch = executor.scratch_create().await.map_err(|source| {
-                exec(
-                    "making a place for the directory archive next to the server",
-                    source,
-                )
-            })?;
-            let result = async {
-                let path = upload(executor.as_ref(), work, &scratch, &progress).await?;
-                let mut args = restore_args(work, destination);
-                args.push(path);
+        match (work.source.format, &self.local, &beside.archive) {
+            (SourceFormat::Plain, ..) => {
+                let input = script(work, Arc::clone(progress)).await?;
+                run(psql_args(), input).await
+            }
+            (SourceFormat::Custom, Some(path), _) if self.executor.shares_files() && jobs > 1 => {
+                let before = stamp(path)?;
+                args.push(path_text(path)?);
+                let filled = run(args, Input::Nothing).await?;
+                same_stamp(path, before)?;
+                Ok(filled)
+            }
+            (SourceFormat::Custom, ..) => {
+                let input = checked_file(work, "", Arc::clone(progress)).await?;
+                run(args, Input::Stream(input)).await
+            }
+            (SourceFormat::Directory, _, Some(uploaded)) => {
+                args.push(uploaded.clone());
                 run(args, Input::Nothing).await
             }
-            .await;
-            let removed = executor
-                .scratch_remove(&scratch)
-                .await
-                .map_err(|source| exec("removing the uploaded archive", source));
-            let finished = result?;
-            removed?;
-            Ok(finished)
+            (SourceFormat::Directory, local, None) => {
+                let path = local.as_deref().unwrap_or(std::path::Path::new(""));
+                let before = stamp(&path.join("toc.dat"))?;
+                args.push(path_text(path)?);
+                let filled = run(args, Input::Nothing).await?;
+                same_stamp(&path.join("toc.dat"), before)?;
+                Ok(filled)
+            }
         }
     }
 }
@@ -198,7 +329,7 @@ async fn run(
     }
 }
 
-fn restore_args(work: &PlannedWork, destination: &Destination<'_>) -> Vec<String> {
+fn restore_args(work: &PlannedWork, destination: &Destination<'_>, jobs: u32) -> Vec<String> {
     let mut args = vec![
         "--no-password".to_owned(),
         format!("--dbname={}", conninfo_dbname(destination.database)),
@@ -214,8 +345,8 @@ fn restore_args(work: &PlannedWork, destination: &Destination<'_>) -> Vec<String
             ]
             .map(str::to_owned),
         );
-    } else if work.decision.jobs > 1 {
-        args.push(format!("--jobs={}", work.decision.jobs));
+    } else if jobs > 1 {
+        args.push(format!("--jobs={jobs}"));
     }
     if !work.keep_owner {
         args.extend(["--no-owner", "--no-acl"].map(str::to_owned));

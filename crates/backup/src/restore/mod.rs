@@ -2,13 +2,17 @@
 //! each know the name of the database they work on. Staging with a swap is a later caller of the
 //! same phases.
 
+mod analyze;
 mod apply;
 mod check;
 mod count;
 mod create;
+mod early;
+mod extensions;
 mod facts;
 mod fill;
 mod messages;
+mod needs;
 mod plan;
 mod preflight;
 mod psql;
