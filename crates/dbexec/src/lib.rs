@@ -13,6 +13,7 @@ pub mod env;
 pub mod executor;
 pub mod query;
 pub mod runtime;
+pub mod session;
 pub mod target;
 pub mod trail;
 
@@ -28,5 +29,6 @@ pub use executor::{
     Transport, open_executor,
 };
 pub use runtime::{ContainerRuntime, RuntimeError};
+pub use session::PsqlSession;
 pub use target::TargetSpec;
 pub use trail::{Outcome, Trail, TrailEntry};
