@@ -160,15 +160,15 @@ async fn missing_rights() {
     install(&live, "rare", "3.1", "CREATE TABLE rare_things (a int);");
     live.psql(
         "postgres",
-        "CREATE ROLE maker LOGIN CREATEDB; CREATE ROLE nobody LOGIN; CREATE ROLE team; CREATE ROLE friends;
-         GRANT friends TO maker; GRANT team TO maker WITH SET FALSE;
+        "CREATE ROLE maker LOGIN CREATEDB; CREATE ROLE nobody LOGIN; CREATE ROLE team;
+         GRANT team TO maker WITH SET FALSE;
          CREATE DATABASE plain OWNER maker; CREATE DATABASE owned OWNER maker;
          CREATE DATABASE trigger OWNER maker; CREATE DATABASE extended OWNER maker;
          CREATE DATABASE far OWNER maker",
     );
     live.psql(
         "plain",
-        "CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO friends",
+        "CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO maker",
     );
     live.psql(
         "owned",
@@ -189,7 +189,7 @@ async fn missing_rights() {
     let (problem, remedy) = refused_by(&live, &nobody, &request).await;
     assert!(problem.contains("may not create databases"), "{problem}");
     assert!(remedy.contains("CREATEDB"), "{remedy}");
-    // Nothing is in the way of what it owns, and of what its group owns.
+    // Nothing is in the way of what it owns.
     let plan = backup::plan_restore(&live.home.repo, &maker, &request).await;
     let cancel = CancellationToken::new();
     let (repo, events) = (&live.home.repo, &live.home.events);
@@ -197,7 +197,7 @@ async fn missing_rights() {
         .await
         .unwrap_or_else(|error| panic!("{}", words(&error)));
     let owner = "SELECT tableowner FROM pg_tables WHERE schemaname = 'public'";
-    assert_eq!(live.psql("copy", owner), "friends");
+    assert_eq!(live.psql("copy", owner), "maker");
 
     let mut request = file_as(&dump("owned"), "copy2");
     let (problem, remedy) = refused_by(&live, &maker, &request).await;

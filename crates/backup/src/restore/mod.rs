@@ -10,6 +10,7 @@ mod create;
 mod early;
 mod extensions;
 mod facts;
+mod feed;
 mod fill;
 mod messages;
 mod needs;
@@ -23,6 +24,6 @@ mod target;
 pub use apply::restore;
 pub use plan::plan_restore;
 
-pub(crate) use fill::{checked_stored, plain_stream, upload_stored};
+pub(crate) use feed::{checked_stored, plain_stream, upload_stored};
 pub(crate) use plan::PlannedWork;
 pub(crate) use source::{Source, SourceFormat, of_backup as source_of_backup};

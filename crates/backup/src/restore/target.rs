@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use crate::BackupError;
 
+/// File systems whose free space is asked for.
+const MOST_DIRECTORIES: usize = 8;
+
 /// The target as one query saw it.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Target {
@@ -143,12 +146,29 @@ FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user";
         operation: format!("asking the target what it has (database {own:?})"),
         source,
     })?;
-    rows.into_iter().next().ok_or_else(|| BackupError::Exec {
+    let target: Option<Target> = rows.into_iter().next();
+    let mut target = target.ok_or_else(|| BackupError::Exec {
         operation: "asking the target what it has".to_owned(),
         source: dbexec::ExecError::Query {
             query: "what the target has",
             database: own,
             message: "the role that logged in is not in pg_roles".to_owned(),
         },
-    })
+    })?;
+    let directories = target
+        .data_directory
+        .iter()
+        .chain(target.tablespace_locations.values());
+    let directories: BTreeSet<String> = directories.cloned().collect();
+    for directory in directories.into_iter().take(MOST_DIRECTORIES) {
+        // What cannot be told is not held against the restore; the plan says so.
+        match executor.free_bytes(&directory).await {
+            Ok(Some(bytes)) => {
+                target.free.insert(directory, bytes);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, directory, "free space is not known"),
+        }
+    }
+    Ok(target)
 }
