@@ -35,9 +35,12 @@ pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
 pub use requests::{
     BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan, RestorePlace,
-    RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel,
-    VerifyReport,
+    RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, SwapReport,
+    VerifyLevel, VerifyReport,
 };
-pub use restore::{plan_restore, restore};
+pub use restore::{
+    KeptDatabase, RestoreJournal, RestoreStep, drop_kept, kept_databases, plan_restore,
+    replacing_restores, restore, resume, rollback, unfinished_restores,
+};
 pub use run::{Rehearsal, back_up, rehearse};
 pub use verify::verify;

@@ -111,7 +111,7 @@ pub enum RestoreSource {
     Path(PathBuf),
 }
 
-/// Where to restore to. Staging with swap is a later place of the same enum.
+/// Where to restore to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "place", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -126,6 +126,33 @@ pub enum RestorePlace {
         /// Its name; the caller has obtained consent for exactly this name.
         name: String,
     },
+    /// Into a staging database, which then takes the place of the live one; the live one is kept
+    /// under another name.
+    Swap {
+        /// Name of the live database; the caller has obtained consent for exactly this name where
+        /// it exists.
+        name: String,
+        /// Whether the live database is backed up first.
+        safety_backup: bool,
+        /// How long the old database is kept, seconds.
+        keep_old_seconds: u64,
+    },
+}
+
+impl RestorePlace {
+    /// Name of the database that will hold the rows.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        match self {
+            Self::NewDatabase { name } | Self::InPlace { name } | Self::Swap { name, .. } => name,
+        }
+    }
+
+    /// Whether the rows go into a database that the restore makes.
+    #[must_use]
+    pub fn makes_database(&self) -> bool {
+        !matches!(self, Self::InPlace { .. })
+    }
 }
 
 /// What to do about roles that the archive refers to.
@@ -173,6 +200,10 @@ pub struct RestorePlan {
     pub steps: Vec<String>,
     /// What the preflight found that does not forbid the restore.
     pub warnings: Vec<String>,
+    /// Of a swap: whether there is a live database, which is replaced.
+    pub replaces: bool,
+    /// Of a swap: sessions in the live database now, which would be ended.
+    pub sessions: Vec<crate::restore::LiveSession>,
     /// What `apply` needs; not for people.
     #[serde(skip)]
     pub(crate) work: crate::restore::PlannedWork,
@@ -191,6 +222,25 @@ pub struct RestoreReport {
     pub warnings: Vec<String>,
     /// Duration in seconds.
     pub seconds: f64,
+    /// What the swap did, where the restore replaced a database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapReport>,
+}
+
+/// What an exchange of databases did.
+#[derive(Debug, Clone, Serialize)]
+pub struct SwapReport {
+    /// Id of the restore, by which `rollback` and `prune` know it.
+    pub restore: BackupId,
+    /// How long nobody could connect, by the server's clock, seconds; `None` when it is not known
+    /// because the exchange was finished after a kill.
+    pub outage_seconds: Option<f64>,
+    /// Sessions that were ended.
+    pub sessions_ended: Option<u32>,
+    /// The database that was put aside.
+    pub kept: Option<crate::restore::KeptDatabase>,
+    /// The safety backup.
+    pub safety_backup: Option<BackupId>,
 }
 
 /// An export of a backup to ordinary files.

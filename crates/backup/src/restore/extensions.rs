@@ -10,7 +10,6 @@ use super::{
     preflight::{Decision, Inputs, Refusals},
     roles,
 };
-use crate::RestorePlace;
 
 /// The extension whose tables are not to be filled while its own machinery watches.
 const TIMESCALEDB: &str = "timescaledb";
@@ -55,7 +54,7 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
         .backup
         .as_ref()
         .map_or(&none, |backup| &backup.1.extensions);
-    let makes_database = !matches!(inputs.request.place, RestorePlace::InPlace { .. });
+    let makes_database = inputs.request.place.makes_database();
     let mut missing = Vec::new();
     let mut forbidden = Vec::new();
     let mut list = Vec::new();

@@ -1,6 +1,6 @@
 //! Restore: plan (nothing is touched), then fill a new database or an existing one, in phases that
-//! each know the name of the database they work on. Staging with a swap is a later caller of the
-//! same phases.
+//! each know the name of the database they work on. A restore that replaces a database fills a
+//! staging database in the same phases and then exchanges the two names, with a journal.
 
 mod analyze;
 mod apply;
@@ -12,18 +12,30 @@ mod extensions;
 mod facts;
 mod feed;
 mod fill;
+mod journal;
+mod live;
 mod messages;
 mod needs;
 mod plan;
 mod preflight;
 mod psql;
 mod roles;
+mod rollback;
 mod source;
+mod staged;
+mod swap;
 mod target;
 
 pub use apply::restore;
+pub use journal::{
+    KeptDatabase, RestoreJournal, RestoreStep, kept_databases, replacing_restores,
+    unfinished_restores,
+};
+pub use live::LiveSession;
 pub use plan::plan_restore;
 
 pub(crate) use feed::{checked_stored, plain_stream, upload_stored};
 pub(crate) use plan::PlannedWork;
+pub(crate) use rollback::refuse_unfinished;
+pub use rollback::{drop_kept, resume, rollback};
 pub(crate) use source::{Source, SourceFormat, of_backup as source_of_backup};

@@ -55,7 +55,7 @@ pub(super) fn rights(inputs: &Inputs<'_>, refusals: &mut Refusals) {
     if target.is_superuser {
         return;
     }
-    let makes_database = !matches!(inputs.request.place, RestorePlace::InPlace { .. });
+    let makes_database = inputs.request.place.makes_database();
     if inputs.request.keep_owner {
         // Roles that are missing altogether are another refusal; those that would be created
         // now could not be become either.

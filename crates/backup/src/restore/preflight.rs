@@ -86,7 +86,7 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Result<Decision, BackupError> {
         ..Decision::default()
     };
     decision.warnings.extend(inputs.facts.notes.iter().cloned());
-    let new = matches!(inputs.request.place, RestorePlace::NewDatabase { .. });
+    let new = inputs.request.place.makes_database();
     place(inputs, &mut refusals);
     versions(inputs, &mut decision, &mut refusals);
     if new {
@@ -138,6 +138,17 @@ fn place(inputs: &Inputs<'_>, refusals: &mut Refusals) {
                         "ALTER ROLE {} CREATEDB, or restore with --in-place",
                         target.role
                     ),
+                );
+            }
+        }
+        RestorePlace::Swap { .. } => {
+            if !target.create_database {
+                refusals.add(
+                    format!(
+                        "role {:?} may not create databases, and a staging database is needed",
+                        target.role
+                    ),
+                    format!("ALTER ROLE {} CREATEDB", target.role),
                 );
             }
         }
@@ -297,7 +308,7 @@ fn needed_roles(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mut Ref
     // An existing database keeps its own owner, settings and privileges.
     let none = DatabaseFacts::default();
     let facts = match request.place {
-        RestorePlace::NewDatabase { .. } => inputs.facts,
+        RestorePlace::NewDatabase { .. } | RestorePlace::Swap { .. } => inputs.facts,
         RestorePlace::InPlace { .. } => &none,
     };
     let needed = roles::needed(inputs.checked.toc.as_ref(), facts, request.keep_owner);
@@ -361,7 +372,7 @@ fn tablespaces(inputs: &Inputs<'_>, decision: &mut Decision) {
 }
 
 fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
-    let parallel = matches!(inputs.request.place, RestorePlace::NewDatabase { .. })
+    let parallel = inputs.request.place.makes_database()
         && match inputs.source.format {
             SourceFormat::Custom => {
                 inputs.shares_files && inputs.source.place.local_path().is_some()
@@ -432,8 +443,13 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
                  is as before; until it ends, its tables are locked"
             ));
         }
-        RestorePlace::NewDatabase { name } => {
-            let mut made = format!("create database {name:?} from template0");
+        RestorePlace::NewDatabase { .. } | RestorePlace::Swap { .. } => {
+            let mut made = match &inputs.request.place {
+                RestorePlace::Swap { name, .. } => {
+                    format!("create a staging database beside {name:?} from template0")
+                }
+                place => format!("create database {:?} from template0", place.database()),
+            };
             for (word, value) in [
                 ("encoding", &facts.encoding),
                 ("collation", &facts.collate),
