@@ -34,9 +34,9 @@ pub use manifest::Manifest;
 pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
 pub use requests::{
-    BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan, RestorePlace,
-    RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, SwapReport,
-    VerifyLevel, VerifyReport,
+    BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan,
+    RestoreContents, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSection,
+    RestoreSource, RolesPolicy, SwapReport, VerifyLevel, VerifyReport,
 };
 pub use restore::{
     KeptDatabase, RestoreJournal, RestoreStep, drop_kept, kept_databases, plan_restore,

@@ -166,6 +166,57 @@ pub enum RolesPolicy {
     Skip,
 }
 
+/// A section of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreSection {
+    /// Definitions: schemas, types, functions, tables, views.
+    PreData,
+    /// Rows, large objects, values of sequences.
+    Data,
+    /// Indexes, constraints, triggers.
+    PostData,
+}
+
+impl RestoreSection {
+    /// As pg_restore calls it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreData => "pre-data",
+            Self::Data => "data",
+            Self::PostData => "post-data",
+        }
+    }
+}
+
+/// Which part of a source is restored; everything by default. A part goes into a new database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreContents {
+    /// Patterns of tables, views and sequences: `schema.table` with `*`, `?` and double quotes as
+    /// pg_dump takes them. What they need (schemas, types, functions, …) and what belongs to them
+    /// is restored with them.
+    pub tables: Vec<String>,
+    /// Patterns of schemas, with all that is in them.
+    pub schemas: Vec<String>,
+    /// Sections; all when empty.
+    pub sections: Vec<RestoreSection>,
+    /// Rows with the bare tables that hold them: no indexes, constraints, triggers.
+    pub data_only: bool,
+    /// Whether materialised views that read foreign tables are filled, which logs in at the
+    /// servers that those name.
+    pub connect_foreign: bool,
+}
+
+impl RestoreContents {
+    /// Whether something is left out on request.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.data_only
+            || !(self.tables.is_empty() && self.schemas.is_empty() && self.sections.is_empty())
+    }
+}
+
 /// A restore as asked for.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
@@ -182,6 +233,8 @@ pub struct RestoreRequest {
     pub keep_owner: bool,
     /// Jobs of pg_restore; `None` chooses.
     pub jobs: Option<u32>,
+    /// Which part.
+    pub contents: RestoreContents,
 }
 
 /// What a restore would do; printed by `--dry-run`, then applied.

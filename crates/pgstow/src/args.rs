@@ -294,6 +294,45 @@ pub(crate) enum OwnerArg {
     None,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SectionArg {
+    /// Definitions
+    PreData,
+    /// Rows, large objects, values of sequences
+    Data,
+    /// Indexes, constraints, triggers
+    PostData,
+}
+
+/// Which part of a backup is restored; a part goes into a new database.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PartArgs {
+    /// Restore only tables, views and sequences that match (`schema.table`, `*`, `?`, double
+    /// quotes), with what they need; may be given more than once
+    #[arg(long, value_name = "PATTERN", conflicts_with = "in_place")]
+    pub(crate) table: Vec<String>,
+    /// Restore only schemas that match, with all that is in them; may be given more than once
+    #[arg(long, value_name = "PATTERN", conflicts_with = "in_place")]
+    pub(crate) schema: Vec<String>,
+    /// Restore only this section; may be given more than once, pre-data among them
+    #[arg(long, value_enum, conflicts_with_all = ["in_place", "data_only"])]
+    pub(crate) section: Vec<SectionArg>,
+    /// Restore rows with the bare tables that hold them: no indexes, constraints, triggers
+    #[arg(long, conflicts_with = "in_place")]
+    pub(crate) data_only: bool,
+    /// Fill materialised views that read foreign tables, which logs in at other servers
+    #[arg(long)]
+    pub(crate) connect_foreign: bool,
+}
+
+impl PartArgs {
+    /// Whether only a part is restored.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.data_only
+            || !(self.table.is_empty() && self.schema.is_empty() && self.section.is_empty())
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
     /// Id, unique beginning of an id, `latest`, or a file or directory made by pg_dump
@@ -323,6 +362,8 @@ pub(crate) struct RestoreArgs {
     /// Jobs of pg_restore
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<u32>,
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
     /// Server to restore to, written as TARGET elsewhere [default: where the backup came from]
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: Option<String>,

@@ -9,6 +9,7 @@ use archive::{CheckOptions, PlainSummary, TableData, Toc};
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
 
+use super::partial::Part;
 use super::source::{Source, SourceFormat, SourcePlace, refused};
 use crate::BackupError;
 
@@ -30,6 +31,8 @@ pub(crate) struct Checked {
     pub(crate) tables: Vec<TableData>,
     /// Number of large objects; `None` for a plain dump.
     pub(crate) large_objects: Option<u64>,
+    /// Of a restore of a part: entries, tables and large objects are those that were chosen.
+    pub(crate) part: Option<Part>,
     /// Each file by its name (empty for a single file).
     pub(crate) files: BTreeMap<String, Fingerprint>,
 }
@@ -113,6 +116,7 @@ impl Files {
             plain,
             large_objects: summary.as_ref().map(|summary| summary.large_objects),
             tables: summary.map(|summary| summary.tables).unwrap_or_default(),
+            part: None,
             files: BTreeMap::new(),
         };
         match format {

@@ -194,12 +194,16 @@ pub(super) fn outside(inputs: &Inputs<'_>, decision: &mut Decision) {
     let Some(toc) = &inputs.checked.toc else {
         return;
     };
-    let far = far_views(toc);
+    let far = if inputs.request.contents.connect_foreign {
+        Vec::new()
+    } else {
+        far_views(toc)
+    };
     if !far.is_empty() {
         let names: Vec<_> = far.iter().map(|(_, name)| name.clone()).collect();
         decision.warnings.push(format!(
             "materialised views {} read foreign tables, so filling them would log in at other \
-             servers: they stay empty until REFRESH MATERIALIZED VIEW",
+             servers: they stay empty until REFRESH MATERIALIZED VIEW (--connect-foreign fills them)",
             roles::list(&names)
         ));
         decision.left_out.extend(far.into_iter().map(|(id, _)| id));

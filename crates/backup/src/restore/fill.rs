@@ -124,7 +124,8 @@ impl Filling<'_> {
         let toc = self.work.checked.toc.as_ref()?;
         let ids = toc.entries.iter().map(|entry| entry.dump_id);
         let chosen: Vec<_> = ids.filter(|id| !done(id)).collect();
-        (chosen.len() < toc.entries.len()).then_some(chosen)
+        let all = chosen.len() == toc.entries.len() && self.work.checked.part.is_none();
+        (!all).then_some(chosen)
     }
 
     async fn passes(&self, scratch: Option<&ScratchDir>) -> Result<Filled, BackupError> {

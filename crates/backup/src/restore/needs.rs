@@ -120,9 +120,19 @@ pub(super) fn rights(inputs: &Inputs<'_>, refusals: &mut Refusals) {
 fn wanted(checked: &Checked, inputs: &Inputs<'_>) -> (u64, String) {
     // Without a manifest only the rows are known, as text: a lower bound with little doubt.
     let text: u64 = checked.tables.iter().map(|table| table.bytes).sum();
-    let (size, what) = match &inputs.source.backup {
-        Some(backup) => (backup.1.size_bytes, "the database had"),
-        None => (text, "its rows have"),
+    let (size, what) = match (&inputs.source.backup, &checked.part) {
+        (Some(backup), None) => (backup.1.size_bytes, "the database had"),
+        // The part's share of the rows is its share of the space.
+        (Some(backup), Some(part)) => {
+            let (chosen, all) = part.bytes;
+            let share =
+                u128::from(backup.1.size_bytes) * u128::from(chosen) / u128::from(all.max(1));
+            (
+                u64::try_from(share).unwrap_or(u64::MAX),
+                "its share of the database was",
+            )
+        }
+        (None, _) => (text, "its rows have"),
     };
     let wanted = size.saturating_mul(SPACE_PERCENT) / 100;
     let uploaded = match inputs.source.format {

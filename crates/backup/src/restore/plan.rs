@@ -9,6 +9,7 @@ use super::{
     check::{Checked, check},
     facts::{self, DatabaseFacts},
     live::{self, SwapWork},
+    partial,
     preflight::{Decision, Inputs, decide},
     roles,
     source::{self, Source, refused},
@@ -61,6 +62,8 @@ pub async fn plan_restore(
             ..DatabaseFacts::default()
         },
     };
+    // From here on the archive holds only what is restored.
+    let checked = partial::choose(&request.contents, &request.place, &source, checked)?;
     let name = request.place.database();
     let target = target::ask(executor.as_ref(), name).await?;
     let program = match &checked.toc {

@@ -9,7 +9,7 @@ use super::{
     check::Checked,
     extensions::{self, Early},
     facts::DatabaseFacts,
-    needs, roles,
+    needs, partial, roles,
     source::{Source, SourceFormat, refused},
     target::Target,
 };
@@ -418,6 +418,11 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
     let mut steps = vec![format!(
         "the source was read to its end and is whole: {what}"
     )];
+    if let Some(part) = &inputs.checked.part {
+        let (step, warnings) = partial::words(part, &inputs.request.contents);
+        steps.push(step);
+        decision.warnings.extend(warnings);
+    }
     if !decision.create_roles.is_empty() {
         steps.push(format!(
             "create the missing roles {} from the backup's globals",

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use self::{container::DemoContainer, host::DemoHost, shop::Census};
 use crate::args::{
-    BackupArgs, DiscoverArgs, LevelArg, OwnerArg, RestoreArgs, RolesArg, TargetArgs, VerifyArgs,
+    BackupArgs, DiscoverArgs, LevelArg, OwnerArg, PartArgs, RestoreArgs, RolesArg, TargetArgs,
+    VerifyArgs,
 };
 use crate::commands;
 use crate::dirs::DataDir;
@@ -222,6 +223,7 @@ async fn story(
         owner: OwnerArg::Keep,
         dry_run: false,
         jobs: None,
+        part: PartArgs::default(),
         to: None,
         options: TargetArgs::default(),
     };

@@ -4,14 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use backup::{
-    Manifest, Repository, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSource,
-    RolesPolicy, plan_restore, restore,
+    Manifest, Repository, RestoreContents, RestorePlace, RestorePlan, RestoreReport,
+    RestoreRequest, RestoreSection, RestoreSource, RolesPolicy, plan_restore, restore,
 };
 use dbexec::{DbMode, ExplicitSettings, TargetSpec};
 use serde_json::json;
 use tokio::io::AsyncBufReadExt;
 
-use crate::args::{OwnerArg, RestoreArgs, RolesArg};
+use crate::args::{OwnerArg, RestoreArgs, RolesArg, SectionArg};
 use crate::exit::codes;
 use crate::render::{events::Renderer, text};
 use crate::{error::CommandError, exit, session::Session};
@@ -49,6 +49,7 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
         },
         keep_owner: args.owner == OwnerArg::Keep,
         jobs: args.jobs,
+        contents: contents(args),
     };
     let plan = session
         .interrupts
@@ -93,6 +94,26 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
     } else {
         exit::WARNINGS
     })
+}
+
+/// What was typed about the part.
+fn contents(args: &RestoreArgs) -> RestoreContents {
+    let part = &args.part;
+    RestoreContents {
+        tables: part.table.clone(),
+        schemas: part.schema.clone(),
+        sections: part
+            .section
+            .iter()
+            .map(|section| match section {
+                SectionArg::PreData => RestoreSection::PreData,
+                SectionArg::Data => RestoreSection::Data,
+                SectionArg::PostData => RestoreSection::PostData,
+            })
+            .collect(),
+        data_only: part.data_only,
+        connect_foreign: part.connect_foreign,
+    }
 }
 
 /// What was typed about the place.
