@@ -82,6 +82,10 @@ pub(crate) const VERIFY: EnvVar = EnvVar {
     name: "PGSTOW_VERIFY",
     doc: "check after a dump: none, hash or read (as --verify)",
 };
+pub(crate) const FINGERPRINT_BUDGET: EnvVar = EnvVar {
+    name: "PGSTOW_FINGERPRINT_BUDGET",
+    doc: "bytes of tables that are fingerprinted in a run (as --fingerprint-budget)",
+};
 
 /// All of them, in the order in which `--help` shows them.
 pub(crate) const ALL: &[EnvVar] = &[
@@ -103,6 +107,7 @@ pub(crate) const ALL: &[EnvVar] = &[
     FORMAT,
     JOBS,
     VERIFY,
+    FINGERPRINT_BUDGET,
 ];
 
 /// The part of `--help` that lists them.

@@ -53,8 +53,6 @@ pub(crate) struct TargetSettings {
     pub(crate) allow_mixed_sources: bool,
     /// Whether argument, environment or configuration name a server.
     pub(crate) named: bool,
-    /// Whether an argument does.
-    pub(crate) typed: bool,
 }
 
 /// Everything that a command goes by.
@@ -72,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) jobs: Option<u32>,
     pub(crate) verify: VerifyLevel,
     pub(crate) exclude_table_data: Vec<String>,
+    /// Bytes of tables that a run fingerprints.
+    pub(crate) fingerprint_budget: Option<u64>,
     /// The layers, for `config show`.
     pub(crate) layers: Layers,
 }
@@ -145,6 +145,7 @@ impl Settings {
             jobs: number(&layers, "backup.jobs"),
             verify,
             exclude_table_data: layers.list("backup.exclude_table_data"),
+            fingerprint_budget: layers.size("backup.fingerprint_budget"),
             layers,
         })
     }
@@ -243,6 +244,11 @@ fn add_arguments(
             value(args.verify.as_ref().map(word)),
         )?;
         layers.add_argument("backup.jobs", "--jobs", count(args.jobs))?;
+        layers.add_argument(
+            "backup.fingerprint_budget",
+            "--fingerprint-budget",
+            text(args.fingerprint_budget.as_deref()),
+        )?;
         if !args.exclude_table_data.is_empty() {
             let list = Value::List(args.exclude_table_data.clone());
             layers.add_argument(
@@ -257,7 +263,7 @@ fn add_arguments(
     };
     let flag = match command {
         Command::Restore(_) => "--to",
-        Command::Verify(_) | Command::Export(_) => "--target",
+        Command::Export(_) => "--target",
         _ => "TARGET",
     };
     layers.add_argument("target.name", flag, text(name))?;
@@ -428,7 +434,6 @@ fn target(layers: &mut Layers, env: &EnvSnapshot) -> Result<TargetSettings, Comm
         sslkey: layers.path("target.sslkey"),
         sslcrl: layers.path("target.sslcrl"),
         allow_mixed_sources: layers.switch("target.allow_mixed_sources"),
-        typed,
         named: from_env || names.iter().any(|key| layers.text(key).is_some()),
     })
 }

@@ -54,7 +54,6 @@ impl Server {
                 name: Some(container.target()),
                 name_typed: true,
                 named: true,
-                typed: true,
                 ..TargetSettings::default()
             },
             Self::Host(host) => host.target(USER),
@@ -190,8 +189,6 @@ async fn story(
         id: Some("latest".to_owned()),
         all: false,
         level: LevelArg::Read,
-        target: None,
-        options: TargetArgs::default(),
     };
     commands::verify::run(&session, &verify).await?;
 
