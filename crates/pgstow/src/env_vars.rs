@@ -82,6 +82,10 @@ pub(crate) const VERIFY: EnvVar = EnvVar {
     name: "PGSTOW_VERIFY",
     doc: "check after a dump: none, hash or read (as --verify)",
 };
+pub(crate) const KEEP_OLD: EnvVar = EnvVar {
+    name: "PGSTOW_KEEP_OLD",
+    doc: "how long a replaced database is kept (as --keep-old)",
+};
 
 /// All of them, in the order in which `--help` shows them.
 pub(crate) const ALL: &[EnvVar] = &[
@@ -103,6 +107,7 @@ pub(crate) const ALL: &[EnvVar] = &[
     FORMAT,
     JOBS,
     VERIFY,
+    KEEP_OLD,
 ];
 
 /// The part of `--help` that lists them.

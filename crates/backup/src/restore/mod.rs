@@ -32,4 +32,5 @@ pub(crate) use fill::{checked_stored, plain_stream, upload_stored};
 pub(crate) use plan::PlannedWork;
 pub(crate) use rollback::refuse_unfinished;
 pub use rollback::{drop_kept, resume, rollback};
+pub use source::database_to_restore;
 pub(crate) use source::{Source, SourceFormat, of_backup as source_of_backup};

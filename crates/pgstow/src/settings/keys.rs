@@ -129,6 +129,7 @@ pub(crate) const KEYS: &[Key] = &[
         Some(env_vars::VERIFY),
     ),
     key("backup.exclude_table_data", Kind::List, None),
+    key("restore.keep_old", Kind::Duration, Some(env_vars::KEEP_OLD)),
 ];
 
 /// Section of names for targets; its keys are the user's.
