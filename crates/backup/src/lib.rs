@@ -45,8 +45,9 @@ pub use requests::{
     RestoreSource, RolesPolicy, SwapReport, VerifyLevel, VerifyReport,
 };
 pub use restore::{
-    KeptDatabase, RestoreJournal, RestoreStep, drop_kept, kept_databases, plan_restore,
-    replacing_restores, restore, resume, rollback, unfinished_restores,
+    KeptDatabase, RestoreJournal, RestoreStep, database_for_part, database_to_restore, drop_kept,
+    kept_databases, plan_restore, replacing_restores, restore, resume, rollback,
+    unfinished_restores,
 };
 pub use run::{Rehearsal, back_up, rehearse};
 pub use verify::verify;

@@ -100,7 +100,7 @@ async fn parts_of_bar31(live: &Live) {
                 .any(|warning| warning.contains("left out") && warning.contains("fkey")),
             "{warnings:?}"
         );
-        let keys = "SELECT string_agg(contype::text, '' ORDER BY contype) FROM pg_constraint WHERE conrelid <> 0 AND contype <> 'n'";
+        let keys = "SELECT string_agg(contype::text, '' ORDER BY contype) FROM pg_constraint WHERE connamespace = 'app'::regnamespace AND conrelid <> 0 AND contype <> 'n'";
         assert_eq!(live.psql(&name("hen"), keys), "p");
         let both = tables(&["app.chicken", "app.egg"]);
         part(live, &path, &name("both"), both).await;

@@ -19,8 +19,8 @@ use crate::restore::{
     carry_out, chosen, database_oid, drop_database, role_statements, source_of_backup,
 };
 use crate::{
-    BackupError, BackupEvent, EventSink, Manifest, Repository, RestorePlace, RestoreRequest,
-    RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
+    BackupError, BackupEvent, EventSink, Manifest, Repository, RestoreContents, RestorePlace,
+    RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
 };
 
 /// Longest name of a database, bytes.

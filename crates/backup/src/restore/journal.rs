@@ -178,7 +178,8 @@ impl RestoreJournal {
     }
 
     /// Whether it is of this server.
-    pub(crate) fn is_of(&self, context: &DbContext) -> bool {
+    #[must_use]
+    pub fn is_of(&self, context: &DbContext) -> bool {
         let key = records::lock_key(
             context.server.system_identifier.as_deref(),
             &context.target_name(),

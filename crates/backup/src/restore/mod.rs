@@ -33,6 +33,7 @@ pub use journal::{
     unfinished_restores,
 };
 pub use live::LiveSession;
+pub use partial::database_for_part;
 pub use plan::plan_restore;
 
 pub(crate) use apply::carry_out;
@@ -42,4 +43,5 @@ pub(crate) use plan::{PlannedWork, role_statements};
 pub(crate) use psql::run as run_script;
 pub(crate) use rollback::refuse_unfinished;
 pub use rollback::{drop_kept, resume, rollback};
+pub use source::database_to_restore;
 pub(crate) use source::{Source, SourceFormat, chosen, of_backup as source_of_backup};

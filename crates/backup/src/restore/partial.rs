@@ -5,9 +5,17 @@ use archive::{Pattern, Section, Selection, Toc};
 
 use super::{
     check::Checked,
+    journal::beside,
     source::{Source, refused},
 };
-use crate::{BackupError, RestoreContents, RestorePlace, RestoreSection};
+use crate::{BackupError, BackupId, RestoreContents, RestorePlace, RestoreSection};
+
+/// Name of the new database that a part goes to where a person names none: recognisable, with the
+/// random tail of the run's id.
+#[must_use]
+pub fn database_for_part(database: &str, run: &BackupId) -> String {
+    beside(database, "restore", run)
+}
 
 /// What was chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

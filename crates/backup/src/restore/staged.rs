@@ -13,7 +13,10 @@ use super::{
     source::refused,
     swap::{self, Exchanged, Standing},
 };
-use crate::{BackupError, BackupEvent, BackupId, BackupOptions, SwapReport, VerifyLevel, run};
+use crate::{
+    BackupError, BackupEvent, BackupId, BackupOptions, SwapReport, VerifyLevel,
+    manifest::SAFETY_TAG, run,
+};
 
 impl Run<'_> {
     /// Makes the staging database and gives it the name of the live one.
@@ -165,6 +168,3 @@ impl Run<'_> {
         });
     }
 }
-
-/// Tag of backups that a restore makes of what it replaces; its value is the restore's id.
-pub(crate) const SAFETY_TAG: &str = "safety";
