@@ -44,7 +44,7 @@ pub fn check_custom(
         .iter()
         .map(|entry| (entry.dump_id(), entry))
         .collect();
-    let compression = summary.header.compression;
+    let mut decoder = decoder(&reader, summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if large_objects {
             loop {
@@ -53,7 +53,7 @@ pub fn check_custom(
                     break;
                 }
                 let mut sink = LargeObjectSink::new(oid, options.fingerprints);
-                read_pieces(&mut reader, compression, &mut |piece| {
+                read_pieces(&mut reader, &mut decoder, &mut |piece| {
                     sink.push(piece);
                     Ok(())
                 })?;
@@ -61,7 +61,7 @@ pub fn check_custom(
             }
         } else {
             let mut sink = DataSink::new(entry, options.fingerprints);
-            read_pieces(&mut reader, compression, &mut |piece| sink.push(piece))?;
+            read_pieces(&mut reader, &mut decoder, &mut |piece| sink.push(piece))?;
             summary.tables.extend(sink.finish()?);
         }
     }
@@ -98,10 +98,10 @@ pub fn read_entry_data(
         .iter()
         .map(|entry| (entry.dump_id(), entry))
         .collect();
-    let compression = contents.summary.header.compression;
+    let mut decoder = decoder(&reader, contents.summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if entry.dump_id() == dump_id {
-            return read_pieces(&mut reader, compression, &mut |piece| {
+            return read_pieces(&mut reader, &mut decoder, &mut |piece| {
                 output(piece).map_err(|source| ArchiveError::Consumer { source })
             });
         }
@@ -172,13 +172,9 @@ fn begin_block<'a, R: Read>(
 /// Reads pieces to the length of 0 and decodes them.
 fn read_pieces<R: Read>(
     reader: &mut ArchiveReader<R>,
-    compression: Compression,
+    decoder: &mut Decoder,
     output: &mut dyn FnMut(&[u8]) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
-    let mut decoder = match Decoder::new(compression, Wrapping::Blocks) {
-        Ok(decoder) => decoder,
-        Err(error) => return Err(located(reader, error)),
-    };
     loop {
         let mut left = piece_length(reader)?;
         if left == 0 {
@@ -202,6 +198,14 @@ fn read_pieces<R: Read>(
         }
     }
     decoder.finish().map_err(|error| located(reader, error))
+}
+
+/// One decoder serves all entries of an archive, one after the other.
+fn decoder<R: Read>(
+    reader: &ArchiveReader<R>,
+    compression: Compression,
+) -> Result<Decoder, ArchiveError> {
+    Decoder::new(compression, Wrapping::Blocks).map_err(|error| located(reader, error))
 }
 
 /// Adds the place to what a decoder said.
