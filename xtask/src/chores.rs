@@ -27,6 +27,37 @@ pub(crate) fn test(args: &[String]) -> Result<(), String> {
     cargo(&nextest)
 }
 
+/// Changes stored archives of each format at random, many more times than an ordinary test run.
+pub(crate) fn tamper(args: &[String]) -> Result<(), String> {
+    let count = match args {
+        [] => 10_000,
+        [count] => count
+            .parse::<u32>()
+            .map_err(|_| format!("{count:?} is no number of changes"))?,
+        _ => return Err("one number of changes".to_owned()),
+    };
+    set_up()?;
+    let started = Instant::now();
+    run(Command::new("cargo")
+        .args([
+            "test",
+            "--release",
+            "--package",
+            "backup",
+            "--test",
+            "tamper",
+            "--",
+        ])
+        .arg("--nocapture")
+        .env("PGSTOW_TEST_TAMPER", count.to_string()))?;
+    println!(
+        "tamper: {count} random flips and {count} random cuts of the archives of each format were \
+         found in {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
 /// Everything that is checked without running the program.
 pub(crate) fn lint() -> Result<(), String> {
     cargo(&["fmt", "--all", "--check"])?;

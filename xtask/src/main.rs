@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask test | lint | images | bench`.
+//! Chores of the project: `cargo xtask test | lint | images | tamper | bench`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,6 +14,7 @@ const USAGE: &str = "\
 cargo xtask test [NEXTEST ARGUMENTS]   set up what the tests need, then run all of them
 cargo xtask lint                       formatting, clippy, documentation, dependency policy
 cargo xtask images                     container engine and PostgreSQL images for the tests
+cargo xtask tamper [N]                 N (10,000) random flips and cuts of stored archives, all found
 cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared";
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         "test" => chores::test(rest),
         "lint" => chores::lint(),
         "images" => chores::set_up(),
+        "tamper" => chores::tamper(rest),
         "bench" => chores::set_up().and_then(|()| bench::run(rest)),
         _ => Err(format!("usage:\n{USAGE}")),
     };

@@ -8,6 +8,7 @@ pub mod attest;
 mod catalog;
 pub mod codes;
 pub mod compare;
+pub mod diff;
 pub mod error;
 pub mod event;
 mod export;

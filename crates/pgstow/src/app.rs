@@ -110,6 +110,7 @@ async fn dispatch(session: &Session, cli: &Cli) -> Result<u8, CommandError> {
         Command::Backup(args) => commands::backup::run(session, args).await,
         Command::List => commands::list::run(session).await,
         Command::Show(args) => commands::show::run(session, args).await,
+        Command::Diff(args) => commands::diff::run(session, args).await,
         Command::Verify(args) => commands::verify::run(session, args).await,
         Command::Restore(args) => commands::restore::run(session, args).await,
         Command::Prune(args) => commands::prune::run(session, args).await,

@@ -85,6 +85,8 @@ pub(crate) enum Command {
     List,
     /// Show one backup
     Show(ShowArgs),
+    /// Compare two backups: objects added, dropped and changed, and rows
+    Diff(DiffArgs),
     /// Prove that a backup is whole
     Verify(VerifyArgs),
     /// Restore a database, beside the existing ones or in place
@@ -251,9 +253,22 @@ pub(crate) struct ShowArgs {
     /// Id, unique beginning of an id, or `latest`
     #[arg(value_name = "ID")]
     pub(crate) id: String,
-    /// Also list what is in each archive
+    /// Also list what is in each archive: schemas, tables with rows and bytes, other objects
     #[arg(long)]
     pub(crate) toc: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The older backup: id, unique beginning of an id, or `latest`
+    #[arg(value_name = "ID")]
+    pub(crate) before: String,
+    /// The newer backup
+    #[arg(value_name = "ID")]
+    pub(crate) after: String,
+    /// Only this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -381,6 +396,7 @@ impl Command {
             Self::Export(args) => Some((args.target.as_deref(), &args.options)),
             Self::List
             | Self::Show(_)
+            | Self::Diff(_)
             | Self::Verify(_)
             | Self::Prune(_)
             | Self::Config { .. }

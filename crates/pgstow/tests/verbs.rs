@@ -21,7 +21,7 @@ fn backed_up() -> (PgContainer, Cli, String) {
         .psql(
             "shop",
             "create table orders as select g as id, md5(g::text) as words \
-             from generate_series(1, 2000) g",
+             from generate_series(1, 2000) g; alter table orders add primary key (id)",
         )
         .unwrap();
     let cli = cli();
@@ -69,14 +69,19 @@ fn list_and_show_tell_what_is_there() {
         assert!(shown.contains(word), "{word}: {shown}");
     }
     let contents = cli.run(&["show", &id, "--toc"]).expect(0).stdout;
-    assert!(contents.contains("TABLE DATA"), "{contents}");
+    for word in ["SCHEMA", "orders", "CONSTRAINT (", "in the dump's snapshot"] {
+        assert!(contents.contains(word), "{word}: {contents}");
+    }
     let json = last_json(&cli.run(&["show", &id, "--toc", "--json"]).expect(0).stdout);
     assert_eq!(json["manifest"]["id"], id.as_str());
-    let entries = json["contents"]["shop"].as_array().unwrap();
+    let shop = &json["contents"]["shop"];
+    assert_eq!(shop["attested"], true);
+    let tables = shop["schemas"][0]["tables"].as_array().unwrap();
+    let orders = tables.iter().find(|table| table["name"] == "orders");
+    assert!(orders.unwrap()["rows"].as_u64().unwrap() > 0, "{shop}");
     assert!(
-        entries
-            .iter()
-            .any(|entry| entry["kind"] == "TABLE" && entry["name"] == "orders")
+        shop["objects"]["CONSTRAINT"][0]["name"].is_string(),
+        "{shop}"
     );
     let wrong = cli.run(&["show", "20010101"]).expect(4);
     assert!(
@@ -84,6 +89,53 @@ fn list_and_show_tell_what_is_there() {
         "{}",
         wrong.stderr
     );
+}
+
+#[test]
+fn diff_tells_objects_and_rows() {
+    let (container, cli, first) = backed_up();
+    container
+        .psql(
+            "shop",
+            "create view cheap as select * from orders; create table more (x int);
+             insert into more values (1), (2); delete from orders where id <= 500;
+             alter table orders alter column words set default 'x'",
+        )
+        .unwrap();
+    let args = [
+        "backup",
+        &container.target(),
+        "--database",
+        "shop",
+        "--quiet",
+    ];
+    let second = cli.run(&args).expect(0).stdout.trim().to_owned();
+    let told = cli.run(&["diff", &first, &second]).expect(0).stdout;
+    for words in [
+        "~ database shop",
+        "+ VIEW public.cheap",
+        "+ TABLE public.more",
+        "public.orders  2,000   1,500  -500",
+        "public.more    -       2      +2",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let json = last_json(
+        &cli.run(&["diff", &second, &first, "--json"])
+            .expect(0)
+            .stdout,
+    );
+    let shop = &json["databases"][0];
+    assert_eq!(shop["change"], "compared");
+    let dropped = shop["diff"]["objects"].as_array().unwrap().iter();
+    let dropped = dropped
+        .filter(|object| object["change"] == "dropped")
+        .count();
+    assert!(dropped >= 2, "{json}");
+    let same = cli.run(&["diff", &first, &first]).expect(0).stdout;
+    assert!(same.contains("no difference was found"), "{same}");
+    cli.run(&["diff", &first, &second, "--database", "nowhere"])
+        .expect(10);
 }
 
 #[test]

@@ -15,6 +15,6 @@ pub use model::{Attestation, AttestedLargeObjects, AttestedSequence, AttestedTab
 pub(crate) use budget::Budget;
 pub(crate) use compare::differences;
 pub(crate) use contents::{Contents, Wanted};
-pub(crate) use session::Attesting;
+pub(crate) use session::{Attested, Attesting};
 pub(crate) use settings::{ServerSetting, choose as choose_settings};
 pub(crate) use settle::{settle, settle_unread};

@@ -111,7 +111,7 @@ with filters as (
   where c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
     and not (c.relpersistence = 'u' and pg_catalog.pg_is_in_recovery())
     and c.oid > :'after'::pg_catalog.oid
-    and pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+    and c.relkind = 'S' and pg_catalog.has_table_privilege(c.oid, 'SELECT')
   order by c.oid limit 1000
 )
 select p.oid::pg_catalog.int8 as oid, p.nspname as schema, p.relname as name,

@@ -12,6 +12,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Budget;
+use super::contents::Wanted;
 use super::server::{self, ServerSequence, ServerSide, ServerTable};
 
 /// Tables that are counted by one script.
@@ -30,10 +32,11 @@ pub(crate) struct Attesting {
     /// Patterns of `--exclude-table-data` as JSON.
     filters: String,
     snapshot: Option<String>,
-    /// What the server said.
-    pub(crate) side: ServerSide,
+    side: ServerSide,
+    /// Tables outside of a snapshot, where there is none: only good for their sizes.
+    unproven: Vec<ServerTable>,
     /// Room that large objects take on the server, bytes.
-    pub(crate) large_object_bytes: u64,
+    large_object_bytes: u64,
     missing: Vec<String>,
     /// Tables that could not be counted, each with the reason.
     uncounted: Vec<String>,
@@ -70,6 +73,7 @@ impl Attesting {
             filters: "[]".to_owned(),
             snapshot: None,
             side: ServerSide::default(),
+            unproven: Vec::new(),
             large_object_bytes: 0,
             missing: vec![format!("row counts of the server: {reason}")],
             uncounted: Vec::new(),
@@ -99,9 +103,9 @@ impl Attesting {
                     sequences: this.side.sequences,
                     ..ServerSide::default()
                 };
-                this.snapshot = None;
                 this.missing
                     .push(format!("row counts of the server: {}", words(&error)));
+                this.unproven = this.list_without_snapshot().await.unwrap_or_default();
             }
         }
         this.started = begun.elapsed();
@@ -137,6 +141,28 @@ impl Attesting {
         self.side.snapshot = true;
         self.snapshot = Some(snapshot);
         Ok(())
+    }
+
+    /// The tables for the budget of fingerprints, which come from the archive alone.
+    async fn list_without_snapshot(&mut self) -> Result<Vec<ServerTable>, ExecError> {
+        let Some(session) = &mut self.session else {
+            return Ok(Vec::new());
+        };
+        let name = "list the tables";
+        let begin = "rollback; begin read only; savepoint pgstow;";
+        session.run(name, begin, &[]).await?;
+        let listed = tables(session, &self.filters).await;
+        session.run(name, "rollback;", &[]).await?;
+        listed
+    }
+
+    /// What is fingerprinted, taken off the budget.
+    pub(crate) fn choose(&self, budget: &mut Budget) -> Wanted {
+        let tables = match self.snapshot {
+            Some(_) => &self.side.tables,
+            None => &self.unproven,
+        };
+        Wanted::tables(budget.choose(tables, self.large_object_bytes))
     }
 
     /// The snapshot that pg_dump is to use.
@@ -229,6 +255,7 @@ impl Attesting {
 }
 
 /// What was found out beside one dump.
+#[derive(Default)]
 pub(crate) struct Attested {
     pub(crate) side: ServerSide,
     /// Which proof is missing, and why.

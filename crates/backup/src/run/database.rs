@@ -43,8 +43,7 @@ impl Run<'_> {
         budget: &mut Budget,
     ) -> Result<Dumped, BackupError> {
         let mut attesting = self.attest(&facts.name).await?;
-        let wanted =
-            Wanted::tables(budget.choose(&attesting.side.tables, attesting.large_object_bytes));
+        let wanted = attesting.choose(budget);
         let stored = {
             let snapshot = attesting.snapshot().map(str::to_owned);
             let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), &wanted);

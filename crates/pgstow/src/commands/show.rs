@@ -1,15 +1,17 @@
 //! `pgstow show ID`.
 
-use archive::Toc;
-use backup::{DumpFormat, Manifest, Repository, manifest::DatabaseRecord};
+mod toc;
+
+use backup::attest::Attestation;
+use backup::diff::ArchiveContents;
+use backup::{Manifest, Repository, manifest::DatabaseRecord};
 use serde_json::json;
-use tokio_util::io::SyncIoBridge;
 
 use super::{list::format_word, verify::level_word};
 use crate::args::ShowArgs;
-use crate::error::{CommandError, one_line};
-use crate::render::{tables::table, text};
-use crate::{exit, printer::Printer, session::Session};
+use crate::error::CommandError;
+use crate::render::{events::Renderer, tables::table, text};
+use crate::{exit, session::Session};
 
 pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<u8, CommandError> {
     let repository = session.filled_repository(&args.id)?;
@@ -19,91 +21,41 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<u8, Comman
         printer.json_line(&manifest);
         return Ok(exit::DONE);
     }
-    let mut contents = Vec::new();
+    let mut found = Vec::new();
     if args.toc {
         for database in &manifest.databases {
-            let toc = session
-                .interrupts
-                .guard(
-                    "reading an archive",
-                    read_toc(&repository, &manifest, database),
-                )
-                .await??;
-            contents.push((database.name.as_str(), toc));
+            let contents = contents(session, &repository, &manifest, database).await?;
+            found.push((database.name.as_str(), contents));
         }
     }
     if printer.json {
-        let contents: serde_json::Map<_, _> = contents
+        let contents: serde_json::Map<_, _> = found
             .iter()
-            .map(|(name, toc)| ((*name).to_owned(), json!(toc.as_ref().map(toc_json))))
+            .map(|(name, contents)| ((*name).to_owned(), toc::json(contents)))
             .collect();
         printer.json_line(&json!({ "manifest": manifest, "contents": contents }));
         return Ok(exit::DONE);
     }
     tell(session, &repository, &manifest);
-    for (name, toc) in &contents {
-        tell_toc(printer, name, toc.as_ref());
+    for (name, contents) in &found {
+        toc::tell(printer, name, contents);
     }
     Ok(exit::DONE)
 }
 
-/// The table of contents of an archive; a script has none.
-async fn read_toc(
+/// What an archive holds; reads it whole only where nobody attested it.
+pub(crate) async fn contents(
+    session: &Session,
     repository: &Repository,
     manifest: &Manifest,
     database: &DatabaseRecord,
-) -> Result<Option<Toc>, CommandError> {
-    let wanted = match database.archive.format {
-        DumpFormat::Plain => return Ok(None),
-        DumpFormat::Custom => database.archive.files.first(),
-        DumpFormat::Directory => database
-            .archive
-            .files
-            .iter()
-            .find(|file| file.name.ends_with("/toc.dat")),
-    };
-    let file = wanted.ok_or_else(|| damaged(database, "it has no table of contents"))?;
-    let stored = Repository::stored_name(&manifest.id, file);
-    let reader = repository.store.open(&stored).await?;
-    let handle = tokio::runtime::Handle::current();
-    let read = tokio::task::spawn_blocking(move || {
-        let reader = SyncIoBridge::new_with_handle(reader, handle);
-        archive::read_toc(std::io::BufReader::new(reader))
-    })
-    .await;
-    match read {
-        Ok(Ok(toc)) => Ok(Some(toc)),
-        Ok(Err(error)) => Err(damaged(database, &one_line(&error))),
-        Err(panic) => Err(damaged(database, &panic.to_string())),
-    }
-}
-
-fn damaged(database: &DatabaseRecord, problem: &str) -> CommandError {
-    CommandError::new(
-        backup::codes::VERIFY_FAILED,
-        format!(
-            "the archive of database {:?} cannot be read: {problem}",
-            database.name
-        ),
-    )
-}
-
-fn toc_json(toc: &Toc) -> serde_json::Value {
-    let entries: Vec<_> = toc
-        .entries
-        .iter()
-        .map(|entry| {
-            json!({
-                "id": entry.dump_id,
-                "kind": entry.kind,
-                "schema": entry.schema,
-                "name": entry.name,
-                "owner": entry.owner,
-                "has_data": entry.has_data,
-            })
-        })
-        .collect();
-    json!(entries)
+) -> Result<ArchiveContents, CommandError> {
+    let renderer = Renderer::new(&session.printer);
+    let token = &session.interrupts.token;
+    let read = backup::diff::contents(repository, manifest, database, &renderer, token);
+    let read = session.interrupts.guard("reading an archive", read).await;
+    renderer.clear();
+    Ok(read??)
 }
 
 fn tell(session: &Session, repository: &Repository, manifest: &Manifest) {
@@ -200,6 +152,7 @@ fn tell(session: &Session, repository: &Repository, manifest: &Manifest) {
     for line in table(&head, &rows) {
         printer.result(line);
     }
+    tell_attestations(session, manifest);
     let dumped = manifest
         .databases
         .iter()
@@ -214,40 +167,45 @@ fn tell(session: &Session, repository: &Repository, manifest: &Manifest) {
     }
 }
 
-fn tell_toc(printer: &Printer, name: &str, toc: Option<&Toc>) {
+/// What was attested of each database, and what was not.
+fn tell_attestations(session: &Session, manifest: &Manifest) {
+    let printer = &session.printer;
     printer.result("");
-    let Some(toc) = toc else {
-        printer.result(format!(
-            "{}: a plain script has no table of contents",
-            text::name(name)
-        ));
-        return;
-    };
-    printer.result(format!(
-        "contents of {}: {} entries",
-        text::name(name),
-        toc.entries.len()
-    ));
-    let rows: Vec<Vec<String>> = toc
-        .entries
-        .iter()
-        .map(|entry| {
-            let plain = |value: &Option<String>| {
-                value
-                    .as_deref()
-                    .filter(|v| !v.is_empty())
-                    .map_or("-".to_owned(), text::name)
-            };
-            vec![
-                entry.dump_id.to_string(),
-                entry.kind.clone(),
-                plain(&entry.schema),
-                text::name(&entry.name),
-                plain(&entry.owner),
-            ]
-        })
-        .collect();
-    for line in table(&["NR", "KIND", "SCHEMA", "NAME", "OWNER"], &rows) {
-        printer.result(line);
+    for database in &manifest.databases {
+        let name = text::name(&database.name);
+        let Some(attestation) = &database.attestation else {
+            printer.result(format!("{name}: not attested"));
+            continue;
+        };
+        printer.result(format!("{name}: {}", attested(attestation)));
+        for missing in &attestation.missing {
+            printer.result(format!("  not proven: {missing}"));
+        }
     }
+}
+
+/// `214 tables, 52,000 rows and 3 sequences attested in the dump's snapshot, 200 fingerprints`.
+fn attested(attestation: &Attestation) -> String {
+    let tables = &attestation.tables;
+    let rows = tables.iter().map(|table| table.rows).sum();
+    let fingerprints = tables.iter().filter(|t| t.fingerprint.is_some()).count();
+    let objects = attestation
+        .large_objects
+        .as_ref()
+        .filter(|objects| objects.count > 0)
+        .map_or_else(String::new, |objects| {
+            format!(", {} large objects", text::count(objects.count))
+        });
+    format!(
+        "{} tables, {} rows, {} sequences{objects} attested {}, {} fingerprints",
+        text::count(tables.len() as u64),
+        text::count(rows),
+        text::count(attestation.sequences.len() as u64),
+        if attestation.snapshot {
+            "in the dump's snapshot"
+        } else {
+            "from the archive alone"
+        },
+        text::count(fingerprints as u64),
+    )
 }
