@@ -36,7 +36,7 @@ pub use id::{BackupId, Clock};
 pub use manifest::Manifest;
 pub use prove::{
     AmcheckProof, CheckProof, DatabaseProof, Proof, ProofResult, ProofSummary, ProveOptions,
-    SandboxNeeds, prove, sandbox_needs,
+    ProveServer, SandboxNeeds, prove, sandbox_needs,
 };
 pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
