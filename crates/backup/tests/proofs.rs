@@ -5,7 +5,8 @@ mod support;
 
 use backup::event::NoEvents;
 use backup::{
-    DatabaseProof, Manifest, Proof, ProofResult, VerifyLevel, apply_prune, plan_prune, verify,
+    DatabaseProof, Manifest, Proof, ProofResult, VerifyLevel, apply_prune, plan_prune,
+    sandbox_needs, verify,
 };
 use sha2::{Digest, Sha256};
 use support::fake::Script;
@@ -154,4 +155,31 @@ async fn bar_47_the_newest_proven_backup_is_kept() {
         assert!(!home.backups().join(gone.id.as_str()).exists());
     }
     assert_eq!(home.repo.catalog().await.unwrap().proofs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_throw_away_server_is_like_its_source() {
+    let home = Home::new();
+    let fake = FakeExecutor::new(Script::default());
+    let mut manifest = home.run(&fake).await.unwrap().manifest;
+    let needs = sandbox_needs(&manifest);
+    assert_eq!((needs.major, needs.superuser.as_str()), (17, "postgres"));
+    assert_eq!(needs.settings, manifest.target.settings);
+
+    let (mut large, mut template) = (manifest.databases[0].clone(), manifest.databases[0].clone());
+    large.size_bytes = 10 << 30;
+    large.owner = "app".to_owned();
+    template.name = "template1".to_owned();
+    template.owner = "boot".to_owned();
+    manifest.databases = vec![large, template];
+    manifest.target.user = "app".to_owned();
+    let needs = sandbox_needs(&manifest);
+    // The role that owns what initdb makes, not the one that dumped.
+    assert_eq!(needs.superuser, "boot");
+    // Room for the largest one, more than it had.
+    assert!(needs.disk_bytes > 12 << 30 && needs.disk_bytes < 14 << 30);
+    manifest.databases.truncate(1);
+    assert_eq!(sandbox_needs(&manifest).superuser, "app");
+    manifest.target.server.is_superuser = false;
+    assert_eq!(sandbox_needs(&manifest).superuser, "postgres");
 }

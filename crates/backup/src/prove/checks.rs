@@ -23,7 +23,8 @@ pub struct CheckProof {
 // The query travels as a value and is run by the server alone: psql never reads it, so that a
 // backslash or a colon in it means nothing.
 const SCRIPT: &str = "begin transaction read only;
-select pg_catalog.format('select pg_catalog.row_to_json(pgstow_row) from (%s
+select pg_catalog.format('select coalesce((select pg_catalog.json_agg(c.value)
+  from pg_catalog.json_each(pg_catalog.row_to_json(pgstow_row)) c), ''[]'') from (%s
 ) as pgstow_row', :'sql') \\gexec
 rollback;";
 
@@ -52,9 +53,9 @@ pub(crate) async fn check(
     })
 }
 
-/// What is wrong with an answer: rows as JSON, one after the other.
+/// What is wrong with an answer: the values of each row as a JSON array, one after the other.
 fn judge(text: &str) -> Option<String> {
-    let rows: Result<Vec<serde_json::Map<String, serde_json::Value>>, _> =
+    let rows: Result<Vec<Vec<serde_json::Value>>, _> =
         serde_json::Deserializer::from_str(text)
             .into_iter()
             .collect();
@@ -63,9 +64,9 @@ fn judge(text: &str) -> Option<String> {
         Err(error) => return Some(format!("its answer was not understood: {error}")),
     };
     match rows.as_slice() {
-        [row] if row.len() == 1 && row.values().all(|value| *value == true) => None,
+        [row] if row.len() == 1 && row.iter().all(|value| *value == true) => None,
         [row] => {
-            let values: Vec<String> = row.values().map(ToString::to_string).collect();
+            let values: Vec<String> = row.iter().map(ToString::to_string).collect();
             let shown: String = values.join(", ").chars().take(SHOWN).collect();
             Some(format!(
                 "it returned {shown}, and a single true is expected"
@@ -84,16 +85,16 @@ mod tests {
 
     #[test]
     fn only_a_single_true_passes() {
-        assert_eq!(judge("{\"?column?\":true}\n"), None);
+        assert_eq!(judge("[true]\n"), None);
         for wrong in [
-            "{\"a\":false}",
-            "{\"a\":null}",
-            "{\"a\":\"t\"}",
-            "{\"a\":1}",
-            "{\"a\":true,\"b\":true}",
-            "{\"a\":true}\n{\"a\":true}",
+            "[false]",
+            "[null]",
+            "[\"t\"]",
+            "[1]",
+            "[true, true]",
+            "[true]\n[true]",
             "",
-            "{}",
+            "[]",
             "true",
         ] {
             assert!(judge(wrong).is_some(), "{wrong}");

@@ -12,6 +12,6 @@ pub use amcheck::AmcheckProof;
 pub use checks::CheckProof;
 pub use record::{DatabaseProof, Proof, ProofResult, ProofSummary};
 pub use run::{ProveOptions, prove};
-pub use server::{SandboxNeeds, sandbox_needs};
+pub use server::{ProveServer, SandboxNeeds, sandbox_needs};
 
 pub(crate) use shelf::{check_proof, is_proof_name, newest_summary};

@@ -12,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::amcheck::check_indexes;
 use super::checks::{CheckProof, check};
 use super::record::{DatabaseProof, PROOF_VERSION, Proof, ProofResult};
-use super::{server, shelf};
+use super::server::{self, ProveServer};
+use super::shelf;
 use crate::compare::{Comparison, Difference, Expected, ExpectedFrom, compare, observe};
 use crate::manifest::DatabaseRecord;
 use crate::restore::{
     carry_out, chosen, database_oid, drop_database, role_statements, source_of_backup,
 };
 use crate::{
-    BackupError, BackupEvent, EventSink, Manifest, Repository, RestorePlace, RestoreRequest,
-    RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
+    BackupError, BackupEvent, EventSink, Manifest, Repository, RestoreContents, RestorePlace,
+    RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
 };
 
 /// Longest name of a database, bytes.
@@ -43,8 +44,6 @@ const OF_THE_PLACE: &[&str] = &[
 /// How a backup is proven.
 #[derive(Debug, Clone, Default)]
 pub struct ProveOptions {
-    /// The throw-away server, for the record: image digest or programs of the host.
-    pub place: String,
     /// Queries of the user's; each has to return a single true.
     pub checks: Vec<String>,
     /// Database that they run in; where there is one alone that a user made, it need not be named.
@@ -57,7 +56,7 @@ pub struct ProveOptions {
 /// records the result beside the manifest. The backup has been verified to level `read` before:
 /// what this finds is about the restore.
 ///
-/// The executor's server is this run's alone; it is left with what was restored last.
+/// The server is this run's alone; it is left as it was, but for roles and tablespaces.
 ///
 /// # Errors
 /// [`BackupError::Sandbox`] when the throw-away server cannot do it (no room, an extension that it
@@ -66,7 +65,7 @@ pub struct ProveOptions {
 pub async fn prove(
     repo: &Repository,
     manifest: &Manifest,
-    executor: &Arc<dyn PgExecutor>,
+    server: &ProveServer<'_>,
     options: &ProveOptions,
     sink: &dyn EventSink,
     cancel: &CancellationToken,
@@ -77,7 +76,8 @@ pub async fn prove(
     let mut run = Run {
         repo,
         manifest,
-        executor,
+        server,
+        executor: &server.executor,
         options,
         sink,
         cancel,
@@ -106,8 +106,8 @@ pub async fn prove(
         level: VerifyLevel::Restore,
         started_at,
         finished_at: repo.clock.now(),
-        place: options.place.clone(),
-        server_version: executor.context().server.version.clone(),
+        place: server.place.clone(),
+        server_version: server.executor.context().server.version.clone(),
         result: if passed {
             ProofResult::Passed
         } else {
@@ -159,6 +159,7 @@ fn interrupted(record: &DatabaseRecord) -> BackupError {
 struct Run<'a> {
     repo: &'a Repository,
     manifest: &'a Manifest,
+    server: &'a ProveServer<'a>,
     executor: &'a Arc<dyn PgExecutor>,
     options: &'a ProveOptions,
     sink: &'a dyn EventSink,
@@ -204,6 +205,14 @@ impl Run<'_> {
         Ok(rows.into_iter().map(|row| row.name).collect())
     }
 
+    /// Says so where the server ended by itself.
+    fn with_loss(&self, operation: &str) -> String {
+        match (self.server.lost)() {
+            Some(why) => format!("{operation} ({why})"),
+            None => operation.to_owned(),
+        }
+    }
+
     /// A failure of the throw-away server.
     fn of_place(&self, operation: &str, source: ExecError) -> BackupError {
         if self.cancel.is_cancelled() || matches!(source, ExecError::Interrupted { .. }) {
@@ -212,7 +221,7 @@ impl Run<'_> {
             };
         }
         BackupError::Sandbox {
-            operation: operation.to_owned(),
+            operation: self.with_loss(operation),
             source: Box::new(BackupError::Exec {
                 operation: operation.to_owned(),
                 source,
@@ -312,6 +321,7 @@ impl Run<'_> {
             roles: RolesPolicy::Create,
             keep_owner: true,
             jobs: self.options.jobs,
+            contents: RestoreContents::default(),
         };
         let plan = match plan_restore(self.repo, executor, &request).await {
             Ok(plan) => plan,
@@ -357,6 +367,9 @@ impl Run<'_> {
         proof.compare_seconds = observed.seconds;
         match check_indexes(executor.as_ref(), &copy, self.cancel).await {
             Ok(amcheck) => proof.amcheck = amcheck,
+            Err(error) if (self.server.lost)().is_some() => {
+                return Err(self.of_place("checking the indexes", error));
+            }
             Err(ExecError::Query { message, .. }) => self.warn(format!(
                 "the indexes of database {:?} were not checked: {message}",
                 record.name
@@ -368,6 +381,15 @@ impl Run<'_> {
             let checked = check(executor.as_ref(), &record.name, &copy, sql, self.cancel)
                 .await
                 .map_err(|error| self.of_place("running a check", error))?;
+            if let (false, Some(why)) = (checked.passed, (self.server.lost)()) {
+                return Err(self.of_place(
+                    "running a check",
+                    ExecError::ExitUnknown {
+                        program: dbexec::PgProgram::Psql,
+                        reason: why,
+                    },
+                ));
+            }
             checks.push(checked);
         }
         let dropped = match database_oid(executor.as_ref(), &copy).await {
@@ -386,7 +408,7 @@ impl Run<'_> {
 
     /// What a failed restore says of the backup; `None` when the place is at fault.
     fn of_backup(&self, error: &BackupError) -> Option<String> {
-        if self.cancel.is_cancelled() {
+        if self.cancel.is_cancelled() || (self.server.lost)().is_some() {
             return None;
         }
         let cause = match error {
@@ -415,7 +437,7 @@ impl Run<'_> {
             BackupError::Interrupted { .. } => error,
             _ if self.cancel.is_cancelled() => interrupted(record),
             error => BackupError::Sandbox {
-                operation: format!("restoring database {:?}", record.name),
+                operation: self.with_loss(&format!("restoring database {:?}", record.name)),
                 source: Box::new(error),
             },
         }

@@ -1,7 +1,9 @@
 //! What a throw-away server has to be like, so that a backup can be restored into it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use dbexec::{PgExecutor, Sandbox};
 use tokio_util::io::SyncIoBridge;
 
 use crate::manifest::DatabaseRecord;
@@ -14,13 +16,36 @@ const GROWTH: f64 = 1.2;
 /// Role of the throw-away server where the source does not say who its superuser was.
 const SUPERUSER: &str = "postgres";
 
+/// A throw-away server, as a proof uses it.
+pub struct ProveServer<'a> {
+    /// Runs programs on it, as its superuser.
+    pub executor: Arc<dyn PgExecutor>,
+    /// Where it runs, for the record: image with its digest, or programs of the host.
+    pub place: String,
+    /// Why it is there no more, when it ended by itself.
+    pub lost: Box<dyn Fn() -> Option<String> + Send + Sync + 'a>,
+}
+
+impl<'a> From<&'a Sandbox> for ProveServer<'a> {
+    fn from(sandbox: &'a Sandbox) -> Self {
+        let digest = sandbox.image_digest();
+        Self {
+            executor: sandbox.executor(),
+            place: match digest {
+                Some(digest) => format!("{}, image {digest}", sandbox.describe()),
+                None => sandbox.describe(),
+            },
+            lost: Box::new(|| sandbox.lost()),
+        }
+    }
+}
+
 /// What a throw-away server needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxNeeds {
     /// Major version.
     pub major: u32,
-    /// Parameters: those of the source that matter, and those that make it fast where nothing has
-    /// to survive a crash.
+    /// Parameters of the source that its databases and extensions need.
     pub settings: BTreeMap<String, String>,
     /// Name of its superuser: the one who owned the source's server, where that is known.
     pub superuser: String,
@@ -32,26 +57,6 @@ pub struct SandboxNeeds {
 /// What a throw-away server for a backup needs.
 #[must_use]
 pub fn sandbox_needs(manifest: &Manifest) -> SandboxNeeds {
-    let mut settings: BTreeMap<String, String> = manifest
-        .target
-        .settings
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    for (name, value) in [
-        // Nothing has to survive here.
-        ("fsync", "off"),
-        ("synchronous_commit", "off"),
-        ("full_page_writes", "off"),
-        // Nobody else works here, and statistics are made at the end.
-        ("autovacuum", "off"),
-        ("max_wal_size", "1GB"),
-        ("checkpoint_timeout", "30min"),
-        ("logging_collector", "off"),
-        ("archive_mode", "off"),
-    ] {
-        settings.insert(name.to_owned(), value.to_owned());
-    }
     let largest = manifest
         .databases
         .iter()
@@ -63,7 +68,7 @@ pub fn sandbox_needs(manifest: &Manifest) -> SandboxNeeds {
         .unwrap_or_default();
     SandboxNeeds {
         major: manifest.target.server.major(),
-        settings,
+        settings: manifest.target.settings.clone(),
         superuser: superuser(manifest),
         disk_bytes: largest.saturating_add(BESIDE),
     }

@@ -10,5 +10,6 @@ pub(crate) mod export;
 pub(crate) mod list;
 pub(crate) mod prune;
 pub(crate) mod restore;
+pub(crate) mod rollback;
 pub(crate) mod show;
 pub(crate) mod verify;

@@ -15,6 +15,7 @@ pub(crate) fn level_word(level: VerifyLevel) -> &'static str {
         VerifyLevel::None => "none",
         VerifyLevel::Hash => "hash",
         VerifyLevel::Read => "read",
+        VerifyLevel::Restore => "restore",
     }
 }
 
