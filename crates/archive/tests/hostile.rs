@@ -4,7 +4,8 @@
 use std::io::{self, Cursor, Read};
 
 use archive::{
-    ArchiveError, CheckOptions, check_custom, check_directory, check_plain, codes, read_toc,
+    ArchiveError, CheckOptions, Fingerprint, Fingerprints, check_custom, check_directory,
+    check_plain, codes, read_toc,
 };
 use proptest::prelude::*;
 
@@ -177,6 +178,38 @@ fn bar_38_contradictions_are_damage() {
     ] {
         assert!(writer.check().is_err(), "{name}");
     }
+}
+
+#[test]
+fn a_zero_byte_is_damage_whether_it_is_kept_or_not() {
+    let mut writer = Writer::new(14, 1, 0);
+    writer.int(1).int(7).int(0).text("1259").text("1");
+    writer
+        .text("t")
+        .text("TABLE")
+        .int(2)
+        .text("CREATE\0 TABLE")
+        .text("");
+    writer
+        .null()
+        .text("s")
+        .null()
+        .null()
+        .text("owner")
+        .text("false")
+        .null();
+    writer.position(3, 0);
+    let catalogue = CheckOptions {
+        catalogue: true,
+        ..CheckOptions::default()
+    };
+    let bytes = &writer.bytes;
+    assert!(check_custom(Cursor::new(bytes), &CheckOptions::default()).is_err());
+    assert!(check_custom(Cursor::new(bytes), &catalogue).is_err());
+    assert!(read_toc(Cursor::new(bytes)).is_err());
+    let good = String::from_utf8_lossy(bytes).replace("CREATE\0", "CREATE ");
+    let summary = check_custom(Cursor::new(good.as_bytes()), &catalogue).unwrap();
+    assert_eq!(summary.catalogue.unwrap().objects.len(), 1);
 }
 
 #[test]
@@ -422,6 +455,42 @@ proptest! {
         prop_assert_eq!(summary.tables[0].rows, Some(rows));
         let toc = read_toc(Cursor::new(&writer.bytes)).unwrap();
         prop_assert_eq!(&toc.entries[0].name, &name);
+    }
+
+    /// The fingerprint is that of the rows, whatever their order, their pieces and their
+    /// compression.
+    #[test]
+    fn fingerprints_are_of_rows_alone(
+        rows in prop::collection::vec("[a-z\\\\\t]{0,200}", 0..40),
+        piece in 1_usize..300,
+        compression in prop::sample::select(vec![0_u8, 1, 3]),
+    ) {
+        let rows: Vec<_> = rows.into_iter().filter(|row| row != "\\.").collect();
+        let mut expected = Fingerprint::default();
+        rows.iter().for_each(|row| expected.add(row.as_bytes()));
+        let mut text: String = rows.iter().rev().flat_map(|row| [row, "\n"]).collect();
+        text.push_str("\\.\n\n\n");
+        let data = match compression {
+            1 => {
+                let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+                io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+                encoder.finish().unwrap()
+            }
+            3 => zstd::encode_all(text.as_bytes(), 1).unwrap(),
+            _ => text.into_bytes(),
+        };
+        let pieces: Vec<_> = data.chunks(piece).collect();
+        let writer = table(16, compression, &pieces);
+        let all = CheckOptions { fingerprints: Fingerprints::All, catalogue: false };
+        let summary = check_custom(Cursor::new(&writer.bytes), &all).unwrap();
+        prop_assert_eq!(summary.tables[0].fingerprint, Some(expected));
+        prop_assert_eq!(summary.tables[0].oid, 1);
+        for wanted in [true, false] {
+            let only = |oid: u32| (oid == 1) == wanted;
+            let some = CheckOptions { fingerprints: Fingerprints::Tables(&only), catalogue: false };
+            let summary = check_custom(Cursor::new(&writer.bytes), &some).unwrap();
+            prop_assert_eq!(summary.tables[0].fingerprint, wanted.then_some(expected));
+        }
     }
 
     #[test]
