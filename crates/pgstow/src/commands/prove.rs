@@ -99,7 +99,7 @@ async fn start(
         (Some(image), _) => vec![image],
         // The very image first; then what has its name now.
         (None, Some(container)) => vec![&container.image_digest, &container.image],
-        (None, None) => return begin(session, &spec).await,
+        (None, None) => return Ok(begin(session, &mut spec).await?),
     };
     let runtime = session
         .interrupts
@@ -125,7 +125,7 @@ async fn start(
             runtime: runtime.clone(),
             image: image.to_owned(),
         };
-        match Sandbox::start(&spec, &session.interrupts.token).await {
+        match begin(session, &mut spec).await {
             Ok(sandbox) => {
                 if let Some(SandboxError::ImageMissing { image: gone }) = &missing {
                     session.printer.warning(format!(
@@ -144,8 +144,25 @@ async fn start(
     ))
 }
 
-async fn begin(session: &Session, spec: &SandboxSpec) -> Result<Sandbox, CommandError> {
-    Ok(Sandbox::start(spec, &session.interrupts.token).await?)
+/// Starts it; once more without the source's locales where these are not known.
+async fn begin(session: &Session, spec: &mut SandboxSpec) -> Result<Sandbox, SandboxError> {
+    let token = &session.interrupts.token;
+    let started = Sandbox::start(spec, token).await;
+    let is_locale = |name: &str| name.starts_with("lc_");
+    match started {
+        Err(SandboxError::NotStarted { log, .. })
+            if spec.settings.keys().any(|name| is_locale(name))
+                && log.iter().any(|line| line.contains("\"lc_")) =>
+        {
+            session.printer.warning(
+                "the throw-away server does not know the locales of the source; amounts of money \
+                 may be written otherwise there",
+            );
+            spec.settings.retain(|name, _| !is_locale(name));
+            Sandbox::start(spec, token).await
+        }
+        started => started,
+    }
 }
 
 /// `proven 3 d ago, 214/214 tables`, or `FAILED 3 d ago: …`.
