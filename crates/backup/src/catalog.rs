@@ -77,8 +77,10 @@ impl Repository {
             reason,
         };
         if wanted == "latest" {
+            // What a restore replaced is not what the next one is to bring back.
+            let position = backups.iter().position(|manifest| !manifest.is_safety());
             return match backups.is_empty() {
-                false => Ok(backups.swap_remove(0)),
+                false => Ok(backups.swap_remove(position.unwrap_or(0))),
                 true => Err(not_found(format!(
                     "{} holds no backup",
                     self.store.describe()

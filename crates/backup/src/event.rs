@@ -69,6 +69,13 @@ pub enum BackupEvent {
         /// Level to which it was checked.
         verified: VerifyLevel,
     },
+    /// A restore that replaces a database wrote its next step into the journal, and begins it.
+    RestoreStep {
+        /// The restore.
+        id: BackupId,
+        /// The step.
+        step: crate::restore::RestoreStep,
+    },
     /// Leftovers of an earlier run were removed or ended.
     CleanedUp {
         /// What.

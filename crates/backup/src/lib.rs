@@ -41,10 +41,14 @@ pub use prove::{
 pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
 pub use requests::{
-    BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan, RestorePlace,
-    RestorePlan, RestoreReport, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel,
-    VerifyReport,
+    BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan,
+    RestoreContents, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSection,
+    RestoreSource, RolesPolicy, SwapReport, VerifyLevel, VerifyReport,
 };
-pub use restore::{plan_restore, restore};
+pub use restore::{
+    KeptDatabase, RestoreJournal, RestoreStep, database_for_part, database_to_restore, drop_kept,
+    kept_databases, plan_restore, replacing_restores, restore, resume, rollback,
+    unfinished_restores,
+};
 pub use run::{Rehearsal, back_up, rehearse};
 pub use verify::verify;

@@ -15,6 +15,8 @@ use crate::{
 
 /// The format version that this program writes.
 pub const FORMAT_VERSION: u32 = 1;
+/// Tag of backups that a restore makes of what it replaces; its value is the restore's id.
+pub const SAFETY_TAG: &str = "safety";
 /// Name of the manifest in the backup's directory.
 pub const FILE_NAME: &str = "manifest.json";
 /// Name of the list of hashes (readable by `sha256sum -c`) that also covers the manifest.
@@ -54,6 +56,14 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether a restore made it of what it was going to replace: it counts neither as the latest
+    /// backup nor as one of the last ones.
+    #[must_use]
+    pub fn is_safety(&self) -> bool {
+        let restore = self.tags.get(SAFETY_TAG);
+        restore.is_some_and(|id| BackupId::parse(id).is_some())
+    }
+
     /// Every stored file but the manifest and the list of hashes.
     pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
         let archives = self.databases.iter().flat_map(|d| &d.archive.files);

@@ -57,6 +57,15 @@ pub fn plan_prune(
     };
     for (key, mut backups) in targets {
         backups.sort_by(|a, b| (b.sequence, &b.id).cmp(&(a.sequence, &a.id)));
+        let (safety, backups): (Vec<&Manifest>, Vec<&Manifest>) =
+            backups.into_iter().partition(|m| m.is_safety());
+        for (age, manifest) in safety.iter().enumerate() {
+            let (list, why) = match age < keep_last {
+                true => (&mut plan.keep, "of a restore's safety backups, "),
+                false => (&mut plan.remove, "a restore's safety backup, older than "),
+            };
+            list.push((manifest.id.clone(), format!("{why}the last {keep_last}")));
+        }
         plan_target(catalog, &key, &backups, keep_last, &mut plan);
     }
     // Newest first over all targets.

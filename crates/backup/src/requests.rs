@@ -122,7 +122,7 @@ pub enum RestoreSource {
     Path(PathBuf),
 }
 
-/// Where to restore to. Staging with swap is a later place of the same enum.
+/// Where to restore to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "place", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -137,6 +137,33 @@ pub enum RestorePlace {
         /// Its name; the caller has obtained consent for exactly this name.
         name: String,
     },
+    /// Into a staging database, which then takes the place of the live one; the live one is kept
+    /// under another name.
+    Swap {
+        /// Name of the live database; the caller has obtained consent for exactly this name where
+        /// it exists.
+        name: String,
+        /// Whether the live database is backed up first.
+        safety_backup: bool,
+        /// How long the old database is kept, seconds.
+        keep_old_seconds: u64,
+    },
+}
+
+impl RestorePlace {
+    /// Name of the database that will hold the rows.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        match self {
+            Self::NewDatabase { name } | Self::InPlace { name } | Self::Swap { name, .. } => name,
+        }
+    }
+
+    /// Whether the rows go into a database that the restore makes.
+    #[must_use]
+    pub fn makes_database(&self) -> bool {
+        !matches!(self, Self::InPlace { .. })
+    }
 }
 
 /// What to do about roles that the archive refers to.
@@ -148,6 +175,57 @@ pub enum RolesPolicy {
     /// Leave roles alone; missing ones are refused in the preflight unless ownership is dropped.
     #[default]
     Skip,
+}
+
+/// A section of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreSection {
+    /// Definitions: schemas, types, functions, tables, views.
+    PreData,
+    /// Rows, large objects, values of sequences.
+    Data,
+    /// Indexes, constraints, triggers.
+    PostData,
+}
+
+impl RestoreSection {
+    /// As pg_restore calls it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreData => "pre-data",
+            Self::Data => "data",
+            Self::PostData => "post-data",
+        }
+    }
+}
+
+/// Which part of a source is restored; everything by default. A part goes into a new database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreContents {
+    /// Patterns of tables, views and sequences: `schema.table` with `*`, `?` and double quotes as
+    /// pg_dump takes them. What they need (schemas, types, functions, …) and what belongs to them
+    /// is restored with them.
+    pub tables: Vec<String>,
+    /// Patterns of schemas, with all that is in them.
+    pub schemas: Vec<String>,
+    /// Sections; all when empty.
+    pub sections: Vec<RestoreSection>,
+    /// Rows with the bare tables that hold them: no indexes, constraints, triggers.
+    pub data_only: bool,
+    /// Whether materialised views that read foreign tables are filled, which logs in at the
+    /// servers that those name.
+    pub connect_foreign: bool,
+}
+
+impl RestoreContents {
+    /// Whether something is left out on request.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.data_only
+            || !(self.tables.is_empty() && self.schemas.is_empty() && self.sections.is_empty())
+    }
 }
 
 /// A restore as asked for.
@@ -166,6 +244,8 @@ pub struct RestoreRequest {
     pub keep_owner: bool,
     /// Jobs of pg_restore; `None` chooses.
     pub jobs: Option<u32>,
+    /// Which part.
+    pub contents: RestoreContents,
 }
 
 /// What a restore would do; printed by `--dry-run`, then applied.
@@ -184,6 +264,10 @@ pub struct RestorePlan {
     pub steps: Vec<String>,
     /// What the preflight found that does not forbid the restore.
     pub warnings: Vec<String>,
+    /// Of a swap: whether there is a live database, which is replaced.
+    pub replaces: bool,
+    /// Of a swap: sessions in the live database now, which would be ended.
+    pub sessions: Vec<crate::restore::LiveSession>,
     /// What `apply` needs; not for people.
     #[serde(skip)]
     pub(crate) work: crate::restore::PlannedWork,
@@ -202,6 +286,25 @@ pub struct RestoreReport {
     pub warnings: Vec<String>,
     /// Duration in seconds.
     pub seconds: f64,
+    /// What the swap did, where the restore replaced a database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapReport>,
+}
+
+/// What an exchange of databases did.
+#[derive(Debug, Clone, Serialize)]
+pub struct SwapReport {
+    /// Id of the restore, by which `rollback` and `prune` know it.
+    pub restore: BackupId,
+    /// How long nobody could connect, by the server's clock, seconds; `None` when it is not known
+    /// because the exchange was finished after a kill.
+    pub outage_seconds: Option<f64>,
+    /// Sessions that were ended.
+    pub sessions_ended: Option<u32>,
+    /// The database that was put aside.
+    pub kept: Option<crate::restore::KeptDatabase>,
+    /// The safety backup.
+    pub safety_backup: Option<BackupId>,
 }
 
 /// An export of a backup to ordinary files.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use backup::{
     BackupError, BackupEvent, BackupId, BackupOptions, Clock, DumpFormat, EventSink, ExportRequest,
-    RestorePlace, RestoreRequest, RestoreSource, RolesPolicy,
+    RestoreContents, RestorePlace, RestoreRequest, RestoreSource, RolesPolicy,
 };
 use support::live::{Live, words};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,7 @@ fn latest(database: Option<&str>, name: &str) -> RestoreRequest {
         roles: RolesPolicy::Skip,
         keep_owner: true,
         jobs: None,
+        contents: RestoreContents::default(),
     }
 }
 

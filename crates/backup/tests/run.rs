@@ -807,3 +807,28 @@ async fn a_server_that_exports_no_snapshot_is_backed_up_and_told() {
         });
     assert!(dumped);
 }
+
+/// DDL that waits for the dump makes the count wait behind it: the count gives up, the dump does
+/// not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_that_waits_too_long_for_a_lock_is_told_and_fails_nothing() {
+    let home = Home::new();
+    let words = "canceling statement due to lock timeout";
+    let fake = FakeExecutor::new(Script {
+        count_fails: Some(words.to_owned()),
+        ..Script::default()
+    });
+    let report = home.run(&fake).await.unwrap();
+    let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+    assert!(attestation.snapshot);
+    assert_eq!(
+        attestation.missing,
+        [format!(
+            "row counts of 1 tables on the server: public.t ({words})"
+        )]
+    );
+    assert!(home.events.text().contains(words));
+    // Counted in the archive, and fingerprinted.
+    assert_eq!(attestation.tables[0].rows, 1);
+    assert!(attestation.tables[0].fingerprint.is_some());
+}

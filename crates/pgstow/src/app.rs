@@ -113,6 +113,7 @@ async fn dispatch(session: &Session, cli: &Cli) -> Result<u8, CommandError> {
         Command::Diff(args) => commands::diff::run(session, args).await,
         Command::Verify(args) => commands::verify::run(session, args).await,
         Command::Restore(args) => commands::restore::run(session, args).await,
+        Command::Rollback(args) => commands::rollback::run(session, args).await,
         Command::Prune(args) => commands::prune::run(session, args).await,
         Command::Export(args) => commands::export::run(session, args).await,
         Command::Config { command } => commands::config::run(session, command),

@@ -17,7 +17,7 @@ Exit codes:
 /// Back up and restore PostgreSQL wherever it runs.
 ///
 /// Next to one running container no configuration is needed: `pgstow backup`, then
-/// `pgstow restore latest --as copy`.
+/// `pgstow restore latest`.
 #[derive(Debug, Parser)]
 #[command(name = "pgstow", version, max_term_width = 100)]
 #[command(after_long_help = format!("{}\n{EXIT_CODES}", crate::env_vars::help()))]
@@ -89,8 +89,10 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Prove that a backup is whole
     Verify(VerifyArgs),
-    /// Restore a database, beside the existing ones or in place
+    /// Restore a database: in the place of the live one, which is kept, or beside it
     Restore(RestoreArgs),
+    /// Put back the database that the last restore replaced
+    Rollback(RollbackArgs),
     /// Remove old backups; only shows what it would do, unless --apply
     Prune(PruneArgs),
     /// Write an archive of a backup to an ordinary file or directory
@@ -320,36 +322,89 @@ pub(crate) struct VerifyArgs {
     pub(crate) prove: ProveArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RolesArg {
     /// Create those that are missing, from the backup's globals
     Create,
     /// Leave roles alone
+    #[default]
     Skip,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OwnerArg {
     /// Owners and privileges as in the backup
+    #[default]
     Keep,
     /// Everything belongs to the role that restores
     None,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SectionArg {
+    /// Definitions
+    PreData,
+    /// Rows, large objects, values of sequences
+    Data,
+    /// Indexes, constraints, triggers
+    PostData,
+}
+
+/// Which part of a backup is restored; a part goes into a new database.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PartArgs {
+    /// Restore only tables, views and sequences that match (`schema.table`, `*`, `?`, double
+    /// quotes), with what they need; may be given more than once
+    #[arg(long, value_name = "PATTERN", conflicts_with = "in_place")]
+    pub(crate) table: Vec<String>,
+    /// Restore only schemas that match, with all that is in them; may be given more than once
+    #[arg(long, value_name = "PATTERN", conflicts_with = "in_place")]
+    pub(crate) schema: Vec<String>,
+    /// Restore only this section; may be given more than once, pre-data among them
+    #[arg(long, value_enum, conflicts_with_all = ["in_place", "data_only"])]
+    pub(crate) section: Vec<SectionArg>,
+    /// Restore rows with the bare tables that hold them: no indexes, constraints, triggers
+    #[arg(long, conflicts_with = "in_place")]
+    pub(crate) data_only: bool,
+    /// Fill materialised views that read foreign tables, which logs in at other servers
+    #[arg(long)]
+    pub(crate) connect_foreign: bool,
+}
+
+impl PartArgs {
+    /// Whether only a part is restored.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.data_only
+            || !(self.table.is_empty() && self.schema.is_empty() && self.section.is_empty())
+    }
+}
+
+#[derive(Debug, Default, Args)]
 pub(crate) struct RestoreArgs {
     /// Id, unique beginning of an id, `latest`, or a file or directory made by pg_dump
-    #[arg(value_name = "ID|latest|FILE")]
-    pub(crate) source: String,
+    #[arg(value_name = "ID|latest|FILE", required_unless_present = "resume")]
+    pub(crate) source: Option<String>,
     /// Restore into a new database of this name
     #[arg(long = "as", value_name = "NEWDB", conflicts_with = "in_place")]
     pub(crate) new_database: Option<String>,
     /// Restore into an existing database, in one transaction
     #[arg(long)]
     pub(crate) in_place: bool,
-    /// Consent for --in-place: the name of the database that is changed
+    /// Consent: the name of the database that is replaced or changed
     #[arg(long, value_name = "DBNAME")]
     pub(crate) yes: Option<String>,
+    /// Finish or undo a restore that was killed
+    #[arg(
+        long,
+        conflicts_with_all = ["source", "new_database", "in_place", "yes", "dry_run"]
+    )]
+    pub(crate) resume: bool,
+    /// Do not back up the live database before it is replaced
+    #[arg(long, conflicts_with_all = ["new_database", "in_place"])]
+    pub(crate) no_safety_backup: bool,
+    /// How long the replaced database is kept, for example 7d or 12h [default: 7d]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["new_database", "in_place"])]
+    pub(crate) keep_old: Option<String>,
     /// Database of the backup, where it holds more than one
     #[arg(long, value_name = "NAME")]
     pub(crate) database: Option<String>,
@@ -365,9 +420,25 @@ pub(crate) struct RestoreArgs {
     /// Jobs of pg_restore
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<u32>,
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
     /// Server to restore to, written as TARGET elsewhere [default: where the backup came from]
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: TargetArgs,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct RollbackArgs {
+    #[arg(value_name = "TARGET", help = TARGET_HELP)]
+    pub(crate) target: Option<String>,
+    /// Database that was replaced, where it is not the last one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Consent: the name of the database that is replaced
+    #[arg(long, value_name = "DBNAME")]
+    pub(crate) yes: Option<String>,
     #[command(flatten)]
     pub(crate) options: TargetArgs,
 }
@@ -421,6 +492,7 @@ impl Command {
             Self::Doctor(args) => Some((args.target.as_deref(), &args.options)),
             Self::Backup(args) => Some((args.target.as_deref(), &args.options)),
             Self::Restore(args) => Some((args.to.as_deref(), &args.options)),
+            Self::Rollback(args) => Some((args.target.as_deref(), &args.options)),
             Self::Export(args) => Some((args.target.as_deref(), &args.options)),
             Self::List
             | Self::Show(_)

@@ -1,6 +1,7 @@
 //! What commands share: the container engine, discovery, executors and the repository.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backup::{BackupId, Clock, Repository};
@@ -33,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) clock: Arc<dyn Clock>,
     /// Collected for `--metrics-textfile`.
     pub(crate) metrics: Mutex<Metrics>,
+    /// Whether unfinished restores were told.
+    told: AtomicBool,
 }
 
 /// A server that was found, with what is needed to open executors on it.
@@ -56,6 +59,7 @@ impl Session {
             interrupts,
             clock: Arc::new(SystemClock),
             metrics: Mutex::default(),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -101,7 +105,16 @@ impl Session {
         })
     }
 
+    /// The repository, without a word about unfinished restores: for what deals with them.
+    pub(crate) fn repository_to_mend(&self) -> Result<Option<Repository>, CommandError> {
+        self.told.store(true, Ordering::Relaxed);
+        self.existing_repository()
+    }
+
     fn open_repository(&self) -> Result<Repository, CommandError> {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            crate::commands::rollback::warn_of_unfinished(self);
+        }
         let store = LocalStore::open(self.settings.data_dir.backups())?;
         Ok(Repository {
             store: Arc::new(store),

@@ -6,6 +6,7 @@ pub(crate) mod layers;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backup::{DumpFormat, VerifyLevel};
 use dbexec::{ConnectionSettings, EnvSnapshot};
@@ -18,6 +19,8 @@ use crate::{error::CommandError, exit::codes};
 
 /// The first layer.
 pub(crate) const DEFAULTS: &str = include_str!("../config/default.toml");
+/// How long a replaced database is kept where no layer says it.
+const KEEP_OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Configuration of the system.
 const SYSTEM_CONFIG: &str = "/etc/pgstow/config.toml";
 
@@ -72,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) exclude_table_data: Vec<String>,
     /// Bytes of tables that a run fingerprints.
     pub(crate) fingerprint_budget: Option<u64>,
+    /// How long a replaced database is kept.
+    pub(crate) keep_old: Duration,
     /// The layers, for `config show`.
     pub(crate) layers: Layers,
 }
@@ -147,6 +152,7 @@ impl Settings {
             verify,
             exclude_table_data: layers.list("backup.exclude_table_data"),
             fingerprint_budget: layers.size("backup.fingerprint_budget"),
+            keep_old: layers.duration("restore.keep_old").unwrap_or(KEEP_OLD),
             layers,
         })
     }
@@ -232,6 +238,13 @@ fn add_arguments(
         "--metrics-textfile",
         path(&global.metrics_textfile),
     )?;
+    if let Command::Restore(args) = command {
+        layers.add_argument(
+            "restore.keep_old",
+            "--keep-old",
+            text(args.keep_old.as_deref()),
+        )?;
+    }
     if let Command::Backup(args) = command {
         let value = |word: Option<String>| word.map(Value::Text);
         layers.add_argument(

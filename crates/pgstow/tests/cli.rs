@@ -101,8 +101,12 @@ fn usage_errors_exit_with_2() {
         &["verify", "latest", "--level", "restore"],
         &["prune"],
         &["prune", "--keep-last", "0"],
-        &["restore", "latest"],
+        &["restore"],
+        &["restore", "./dump"],
+        &["restore", "latest", "--resume"],
         &["restore", "latest", "--as", "a", "--in-place"],
+        &["restore", "latest", "--as", "a", "--keep-old", "7d"],
+        &["restore", "latest", "--keep-old", "long"],
         &["restore", "latest", "--as", "a", "--yes", "a"],
         &["restore", "latest", "--as", ""],
         &["export", "latest"],
@@ -120,24 +124,29 @@ fn usage_errors_exit_with_2() {
 }
 
 #[test]
-fn a_restore_without_a_place_proposes_the_command() {
+fn a_restore_of_a_file_without_a_place_proposes_the_command() {
     let home = Home::new();
-    let ran = home.run(&["restore", "latest"]);
-    assert!(
-        ran.stderr.contains("pgstow restore latest --as copy"),
-        "{}",
-        ran.stderr
-    );
-    let ran = home.run(&["restore", "a b", "--database", "x'y"]);
-    let proposal = r"pgstow restore 'a b' --as 'x'\''y_restored'";
+    let ran = home.run(&["restore", "./a b'c"]);
+    let proposal = r"pgstow restore './a b'\''c' --as copy";
     assert!(ran.stderr.contains(proposal), "{}", ran.stderr);
+}
+
+#[test]
+fn without_a_restore_there_is_nothing_to_resume_or_roll_back() {
+    let home = Home::new();
+    let ran = home.run(&["restore", "--resume"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing to resume"), "{}", ran.stderr);
+    let ran = home.run(&["rollback"]);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(!home.path().join("data").exists());
 }
 
 #[test]
 fn usage_errors_have_the_json_shape_too() {
     let home = Home::new();
     for args in [
-        &["restore", "latest", "--json"][..],
+        &["restore", "./file", "--json"][..],
         &["backup", "--json", "--wat"],
     ] {
         let ran = home.run(args);
@@ -351,6 +360,7 @@ fn an_empty_data_directory_lists_nothing_and_is_not_made() {
         &["verify", "latest"],
         &["export", "latest", "-o", "x"],
         &["restore", "latest", "--as", "copy"],
+        &["restore", "latest"],
     ] {
         let ran = home.run(args);
         assert_eq!(ran.code, 4, "{args:?}: {}", ran.stderr);

@@ -134,8 +134,8 @@ fn diff_tells_objects_and_rows() {
     assert!(dropped >= 2, "{json}");
     let same = cli.run(&["diff", &first, &first]).expect(0).stdout;
     assert!(same.contains("no difference was found"), "{same}");
-    cli.run(&["diff", &first, &second, "--database", "nowhere"])
-        .expect(10);
+    let nowhere = cli.run(&["diff", &first, &second, "--database", "nowhere"]);
+    assert!(nowhere.expect(10).stderr.contains("nowhere"));
 }
 
 #[test]

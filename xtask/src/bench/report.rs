@@ -56,6 +56,26 @@ pub(crate) fn table(title: &str, rows: &[Row]) -> String {
     text
 }
 
+/// Stored bytes read for each second and for each second of CPU time of the tool's own process.
+pub(crate) fn throughput(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "\n| reader | MB stored / s | MB stored / CPU s of its process |\n| --- | --- | --- |\n",
+    );
+    for row in rows.iter().filter(|row| !row.costs.is_empty()) {
+        let cpu: Vec<f64> = row.costs.iter().map(|cost| cost.cpu).collect();
+        let megabytes = row.bytes.unwrap_or(0) as f64 / 1e6;
+        let rate = |seconds: f64| megabytes / seconds.max(f64::EPSILON);
+        let _ = writeln!(
+            text,
+            "| `{}` | {:.0} | {:.0} |",
+            row.tool,
+            rate(median(&walls(row))),
+            rate(median(&cpu))
+        );
+    }
+    text
+}
+
 fn walls(row: &Row) -> Vec<f64> {
     row.costs.iter().map(|cost| cost.wall).collect()
 }

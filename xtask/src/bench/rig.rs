@@ -157,6 +157,29 @@ impl Rig {
             .map(drop)
     }
 
+    /// Drops what a restore by staging kept of the database that it replaced.
+    ///
+    /// # Errors
+    /// psql's words.
+    pub(crate) fn drop_kept(&self) -> Result<(), String> {
+        self.psql(
+            "postgres",
+            "select format('drop database %I;', datname) from pg_database
+             where datname ~ '__(before|restore)_[0-9a-z]+$' \\gexec",
+        )
+        .map(drop)
+    }
+
+    /// Copies a file into the container.
+    ///
+    /// # Errors
+    /// The engine's words.
+    pub(crate) fn copy_in(&self, from: &std::path::Path, to: &str) -> Result<(), String> {
+        let from = from.display().to_string();
+        docker(&["cp", &from, &format!("{}:{to}", self.name)])?;
+        docker(&["exec", &self.name, "chmod", "644", to]).map(drop)
+    }
+
     /// Environment for programs of this host.
     pub(crate) fn host_env(&self, command: &mut Command) {
         command

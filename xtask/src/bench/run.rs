@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::measure::{self, Cost, median};
-use super::report::{Row, table};
+use super::report::{Row, table, throughput};
 use super::rig::{DATABASE, Rig};
 
 const USAGE: &str = "cargo xtask bench [--rounds N] [--size-mb N] [--majors 15,17] [--quick]";
@@ -84,10 +84,14 @@ fn bench_major(major: u32, options: &Options) -> Result<(), String> {
         rig.bytes / 1_000_000
     );
     print!("{}", bench.dumps(options.rounds, &expected)?);
+    print!("{}", bench.reads(options.rounds)?);
     print!("{}", bench.restores(options.rounds, &expected)?);
     print!("{}", bench.latency(options.rounds.max(5))?);
     Ok(())
 }
+
+/// Index of the contender whose backup is attested in full: what is read and restored.
+const ATTESTED: usize = 2;
 
 /// Makes one run's command; the path is where its output goes.
 type Make<'a> = Box<dyn Fn(&Path) -> Command + 'a>;
@@ -155,27 +159,30 @@ impl Bench<'_> {
         } else {
             &["-Z1"]
         };
-        let stow = |verify: &'static str| -> Contender<'_> {
+        let stow = |options: &'static [&'static str]| -> Contender<'_> {
             Contender {
-                tool: format!("pgstow backup --verify {verify}"),
+                tool: format!("pgstow backup {}", options.join(" ")),
                 make: Box::new(move |path| {
                     let target = self.target();
-                    let args = [
-                        "backup",
-                        &target,
-                        "--database",
-                        DATABASE,
-                        "--verify",
-                        verify,
-                    ];
+                    let args = [&["backup", &target, "--database", DATABASE][..], options].concat();
                     self.pgstow(path, &args)
                 }),
                 to_stdout: false,
             }
         };
         vec![
-            stow("none"),
-            stow("read"),
+            // With one session there is none beside the dump: nothing is attested by the server.
+            stow(&[
+                "--verify",
+                "none",
+                "--fingerprint-budget",
+                "0",
+                "--max-connections",
+                "1",
+            ]),
+            stow(&["--verify", "none", "--fingerprint-budget", "0"]),
+            stow(&["--verify", "none"]),
+            stow(&["--verify", "read"]),
             to_stdout(
                 "docker exec pg_dump -Fc".to_owned(),
                 Box::new(|_| self.docker_dump(&[])),
@@ -257,13 +264,63 @@ impl Bench<'_> {
         command
     }
 
-    /// Every tool restores the same archive, the one that pgstow stored.
-    fn restores(&self, rounds: usize, expected: &str) -> Result<String, String> {
-        let data_dir = self.output(0);
+    /// Every tool reads the archive that pgstow stored to its end and throws the rows away.
+    fn reads(&self, rounds: usize) -> Result<String, String> {
+        let data_dir = self.output(ATTESTED);
         let archive = newest_archive(&data_dir)?;
         let tools = [
+            "pgstow verify latest --level hash",
+            "pgstow verify latest --level read",
+            "docker exec -i pg_restore -f /dev/null",
+        ];
+        let mut rows: Vec<Row> = tools.iter().map(|tool| empty_row(tool)).collect();
+        for _ in 0..rounds {
+            for (index, row) in rows.iter_mut().enumerate() {
+                let mut command = match index {
+                    0 => self.pgstow(&data_dir, &["verify", "latest", "--level", "hash"]),
+                    1 => self.pgstow(&data_dir, &["verify", "latest", "--level", "read"]),
+                    _ => self.docker_read(&archive)?,
+                };
+                row.bytes = Some(size(&archive));
+                match measure::run(&mut command, None) {
+                    // Nothing is restored: a run that ended with 0 read everything.
+                    Ok(cost) => {
+                        row.costs.push(cost);
+                        row.equal = Some(true);
+                    }
+                    Err(error) => row.note = last_line(&error),
+                }
+            }
+        }
+        Ok(format!(
+            "{}{}",
+            table("Reading a stored archive to its end", &rows),
+            throughput(&rows)
+        ))
+    }
+
+    fn docker_read(&self, archive: &Path) -> Result<Command, String> {
+        let file = fs::File::open(archive).map_err(|e| format!("{archive:?}: {e}"))?;
+        let mut command = Command::new("docker");
+        command
+            .args(["exec", "-i", &self.rig.name, "pg_restore"])
+            .args(["-f", "/dev/null"])
+            .stdin(file);
+        Ok(command)
+    }
+
+    /// Every tool restores the same archive, the one that pgstow stored.
+    fn restores(&self, rounds: usize, expected: &str) -> Result<String, String> {
+        let data_dir = self.output(ATTESTED);
+        let archive = newest_archive(&data_dir)?;
+        let inside = "/tmp/bench.dump";
+        self.rig.copy_in(&archive, inside)?;
+        let tools = [
             "pgstow restore latest --as copy",
+            "pgstow restore latest (staging, swap)",
+            "pgstow verify latest --level restore",
             "docker exec -i pg_restore",
+            "docker exec pg_restore -j2 of a file in the container",
             "pg_restore -j2 from the host",
         ];
         let mut rows: Vec<Row> = tools.iter().map(|tool| empty_row(tool)).collect();
@@ -273,29 +330,49 @@ impl Bench<'_> {
                 if !row.note.is_empty() {
                     continue;
                 }
-                if index > 0 {
+                if index > 2 {
                     self.rig.psql("postgres", "create database copy")?;
                 }
+                let stow = |args: &[&str]| self.pgstow(&data_dir, args);
+                let consent = format!("--yes={DATABASE}");
                 let mut command = match index {
-                    0 => self.pgstow(
-                        &data_dir,
-                        &["restore", "latest", "--to", &target, "--as", "copy"],
-                    ),
-                    1 => self.docker_restore(&archive, "copy")?,
+                    0 => stow(&["restore", "latest", "--to", &target, "--as", "copy"]),
+                    1 => stow(&[
+                        "restore",
+                        "latest",
+                        "--to",
+                        &target,
+                        "--no-safety-backup",
+                        &consent,
+                    ]),
+                    2 => stow(&["verify", "latest", "--level", "restore"]),
+                    3 => self.docker_restore(&archive, "copy")?,
+                    4 => self.docker_restore_inside(inside, "copy"),
                     _ => self.host_restore(&archive, "copy"),
                 };
                 match measure::run(&mut command, None) {
                     Ok(cost) => {
                         row.costs.push(cost);
-                        let equal = self.rig.fingerprint("copy")? == expected;
+                        let restored = if index == 1 { DATABASE } else { "copy" };
+                        // What was restored for verification is gone; its exit code compared it.
+                        let equal = index == 2 || self.rig.fingerprint(restored)? == expected;
                         row.equal = Some(row.equal.unwrap_or(true) && equal);
                     }
                     Err(error) => row.note = last_line(&error),
                 }
                 self.rig.drop_database("copy")?;
+                self.rig.drop_kept()?;
             }
         }
         Ok(table("Restore of the same archive", &rows))
+    }
+
+    fn docker_restore_inside(&self, path: &str, database: &str) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .args(["exec", &self.rig.name, "pg_restore", "-U", "postgres"])
+            .args(["-j2", "--exit-on-error", "-d", database, path]);
+        command
     }
 
     /// Time from the start of the process to the start of the dump: discovery and preflight.

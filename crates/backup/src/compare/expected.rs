@@ -126,6 +126,23 @@ impl Expected {
             None => Self::of_tables(&checked.tables, rest),
         };
         expected.written_by = rest.and_then(|rest| written_by(&rest.header));
+        if checked.part.is_some() {
+            let tables = checked
+                .tables
+                .iter()
+                .map(|table| (table.schema.as_str(), table.name.as_str()));
+            let entries = checked.toc.iter().flat_map(|toc| &toc.entries);
+            let sequences = entries
+                .filter(|entry| entry.kind == "SEQUENCE SET")
+                .map(|entry| {
+                    (
+                        entry.schema.as_deref().unwrap_or_default(),
+                        entry.name.as_str(),
+                    )
+                });
+            let chosen: BTreeSet<_> = tables.chain(sequences).collect();
+            expected.only(|schema, name| chosen.contains(&(schema, name)));
+        }
         if !work.keep_owner {
             expected.catalogue_rule = CatalogueRule::WithoutOwners;
         } else if work.decision.no_tablespaces {

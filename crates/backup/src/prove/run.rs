@@ -20,8 +20,8 @@ use crate::restore::{
     carry_out, chosen, database_oid, drop_database, role_statements, source_of_backup,
 };
 use crate::{
-    BackupError, BackupEvent, EventSink, Manifest, Repository, RestorePlace, RestoreRequest,
-    RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
+    BackupError, BackupEvent, EventSink, Manifest, Repository, RestoreContents, RestorePlace,
+    RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
 };
 
 /// Longest name of a database, bytes.
@@ -321,6 +321,7 @@ impl Run<'_> {
             roles: RolesPolicy::Create,
             keep_owner: true,
             jobs: self.options.jobs,
+            contents: RestoreContents::default(),
         };
         let plan = match plan_restore(self.repo, executor, &request).await {
             Ok(plan) => plan,

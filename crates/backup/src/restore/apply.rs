@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     count, create,
     fill::{Destination, exec, fill},
+    journal::{RestoreStep, Writer},
     plan::{PlannedWork, role_statements},
     psql,
 };
 use crate::{
     BackupError, BackupEvent, EventSink, Repository, RestorePlace, RestorePlan, RestoreReport,
+    SwapReport,
     lock::{Holder, TargetLock},
     records,
     state::StateDir,
@@ -20,10 +22,10 @@ use crate::{
 
 /// What this run made on the target, and takes back when it fails.
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     roles: Vec<String>,
     /// Name and oid.
-    database: Option<(String, u32)>,
+    pub(super) database: Option<(String, u32)>,
     /// A CREATE DATABASE was sent and its outcome is not known.
     creating: Option<String>,
 }
@@ -79,32 +81,37 @@ pub(crate) async fn carry_out(
             message: message.clone(),
         });
     }
-    let (RestorePlace::NewDatabase { name } | RestorePlace::InPlace { name }) = &plan.place;
+    let name = plan.place.database();
     let mut run = Run {
         repo,
         executor,
         work: &plan.work,
         database: name,
-        working: match plan.place {
-            RestorePlace::NewDatabase { .. } => create::working_name(name),
-            RestorePlace::InPlace { .. } => name.clone(),
+        working: match (&plan.place, &plan.work.swap) {
+            (RestorePlace::InPlace { .. }, _) => name.to_owned(),
+            (_, Some(swap)) => swap.staging.clone(),
+            (_, None) => create::working_name(name),
         },
         sink,
         cancel,
         made: Made::default(),
         phase: "starting",
+        journal: None,
+        swapped: None,
     };
-    let result = match plan.place {
-        RestorePlace::NewDatabase { .. } => run.new_database().await,
-        RestorePlace::InPlace { .. } => run.in_place().await,
+    let result = match (&plan.place, &plan.work.swap) {
+        (RestorePlace::InPlace { .. }, _) => run.in_place().await,
+        (_, Some(swap)) => run.staged(swap).await,
+        (_, None) => run.new_database().await,
     };
     match result {
         Ok((counts, warnings)) => Ok(RestoreReport {
-            database: name.clone(),
+            database: name.to_owned(),
             tables: counts.tables,
             rows: counts.rows,
             warnings,
             seconds: seconds_since(repo, started),
+            swap: run.swapped,
         }),
         Err(error) => Err(run.failed(error).await),
     }
@@ -116,28 +123,43 @@ fn seconds_since(repo: &Repository, started: jiff::Timestamp) -> f64 {
         .unwrap_or_default()
 }
 
-struct Run<'a> {
-    repo: &'a Repository,
-    executor: &'a Arc<dyn PgExecutor>,
-    work: &'a PlannedWork,
+pub(super) struct Run<'a> {
+    pub(super) repo: &'a Repository,
+    pub(super) executor: &'a Arc<dyn PgExecutor>,
+    pub(super) work: &'a PlannedWork,
     /// The name that the user asked for.
-    database: &'a str,
+    pub(super) database: &'a str,
     /// The name while it is filled: a run that is killed leaves nothing behind that could be
     /// taken for the restored database.
-    working: String,
-    sink: &'a dyn EventSink,
-    cancel: &'a CancellationToken,
-    made: Made,
+    pub(super) working: String,
+    pub(super) sink: &'a dyn EventSink,
+    pub(super) cancel: &'a CancellationToken,
+    pub(super) made: Made,
     /// What is going on, for messages.
-    phase: &'static str,
+    pub(super) phase: &'static str,
+    /// Of a restore that replaces a database.
+    pub(super) journal: Option<Writer<'a>>,
+    /// What its swap did.
+    pub(super) swapped: Option<SwapReport>,
 }
 
-type Restored = (count::Counts, Vec<String>);
+pub(super) type Restored = (count::Counts, Vec<String>);
 
 impl Run<'_> {
     async fn new_database(&mut self) -> Result<Restored, BackupError> {
-        let executor = self.executor.as_ref();
         self.tell_leftovers().await;
+        let restored = self.whole_database().await?;
+        self.enter("giving the database its name")?;
+        create::rename(self.executor.as_ref(), &self.working, self.database)
+            .await
+            .map_err(|source| exec("giving the database its name", source))?;
+        Ok(restored)
+    }
+
+    /// A database under its working name that equals the source in everything but its name.
+    pub(super) async fn whole_database(&mut self) -> Result<Restored, BackupError> {
+        let executor = self.executor.as_ref();
+        self.step(RestoreStep::StagingCreated)?;
         self.create_roles().await?;
         self.enter("creating the database")?;
         self.made.creating = Some(self.working.clone());
@@ -153,11 +175,17 @@ impl Run<'_> {
         .map_err(|source| exec(format!("creating database {:?}", self.database), source))?;
         self.made.creating = None;
         self.made.database = Some((self.working.clone(), oid));
+        if let Some(writer) = &mut self.journal {
+            writer.journal.staging_oid = Some(oid);
+        }
+        // The oid has to be known before anything is in it.
+        self.step(RestoreStep::Filling)?;
         self.enter("setting the database's parameters")?;
         create::early_settings(executor, &self.working, &self.work.facts)
             .await
             .map_err(|source| exec("setting the database's parameters", source))?;
         let warnings = self.fill(false).await?;
+        self.step(RestoreStep::Comparing)?;
         let counts = self.count(false).await?;
         self.enter("setting the database's properties")?;
         create::finish(
@@ -169,11 +197,15 @@ impl Run<'_> {
         .await
         .map_err(|source| exec("setting the database's properties", source))?;
         self.analyze().await?;
-        self.enter("giving the database its name")?;
-        create::rename(executor, &self.working, self.database)
-            .await
-            .map_err(|source| exec("giving the database its name", source))?;
         Ok((counts, warnings))
+    }
+
+    /// Writes the next step ahead, where there is a journal.
+    pub(super) fn step(&mut self, step: RestoreStep) -> Result<(), BackupError> {
+        match &mut self.journal {
+            Some(writer) => writer.step(step),
+            None => Ok(()),
+        }
     }
 
     /// Databases that killed restores left: whose they are is not certain, so they are told.
@@ -199,7 +231,7 @@ impl Run<'_> {
     }
 
     /// Begins a phase, unless the run was cancelled.
-    fn enter(&mut self, phase: &'static str) -> Result<(), BackupError> {
+    pub(super) fn enter(&mut self, phase: &'static str) -> Result<(), BackupError> {
         self.phase = phase;
         if self.cancel.is_cancelled() {
             return Err(BackupError::Interrupted {
@@ -310,7 +342,7 @@ impl Run<'_> {
         psql::run(
             self.executor.as_ref(),
             &self.working,
-            "SET default_transaction_read_only = off;\nANALYZE;",
+            super::analyze::SCRIPT,
             self.cancel,
         )
         .await
@@ -325,7 +357,11 @@ impl Run<'_> {
     }
 
     /// Takes back what was made and says how things stand.
-    async fn failed(&self, error: BackupError) -> BackupError {
+    async fn failed(&mut self, error: BackupError) -> BackupError {
+        if matches!(error, BackupError::RestoreNeedsAttention { .. }) {
+            // Nothing may be taken back where it is not known what is there.
+            return error;
+        }
         let mut left = Vec::new();
         let executor = self.executor.as_ref();
         if let Some((name, oid)) = &self.made.database
@@ -376,6 +412,16 @@ impl Run<'_> {
             ));
         }
         let interrupted = self.cancel.is_cancelled();
+        if left.is_empty()
+            && let Err(problem) = self.step(RestoreStep::Undone)
+        {
+            self.sink.emit(BackupEvent::Warning {
+                message: format!(
+                    "nothing of the restore is left, but its journal could not be closed: {}",
+                    super::check::in_words(&problem)
+                ),
+            });
+        }
         if !left.is_empty() {
             return BackupError::RestoreNeedsAttention {
                 database: self.database.to_owned(),

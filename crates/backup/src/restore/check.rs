@@ -9,6 +9,7 @@ use archive::{ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableDat
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
 
+use super::partial::Part;
 use super::source::{Source, SourceFormat, SourcePlace, refused};
 use crate::BackupError;
 
@@ -30,6 +31,8 @@ pub(crate) struct Checked {
     pub(crate) tables: Vec<TableData>,
     /// Number of large objects; `None` for a plain dump.
     pub(crate) large_objects: Option<u64>,
+    /// Of a restore of a part: entries, tables and large objects are those that were chosen.
+    pub(crate) part: Option<Part>,
     /// What else an archive says of itself, its catalogue among it; the tables are above.
     pub(crate) rest: Option<ArchiveSummary>,
     /// Each file by its name (empty for a single file).
@@ -126,6 +129,7 @@ impl Files {
             toc,
             plain,
             large_objects: summary.as_ref().map(|summary| summary.large_objects),
+            part: None,
             tables: summary
                 .as_mut()
                 .map(|summary| std::mem::take(&mut summary.tables))

@@ -157,7 +157,7 @@ pub(crate) async fn drop(
         }
         Some(_) => {}
     }
-    release_subscriptions(executor, database).await?;
+    release_subscriptions(executor, database, created).await?;
     let mut script = Script::default();
     // FORCE ends sessions, also those that come in between.
     script.push("DROP DATABASE ").identifier(database);
@@ -212,7 +212,11 @@ pub(crate) async fn leftovers(executor: &dyn PgExecutor) -> Result<Vec<String>, 
 
 /// A database with a subscription cannot be dropped, and dropping the subscription would try to
 /// reach its publisher; without a slot it drops nothing but itself.
-async fn release_subscriptions(executor: &dyn PgExecutor, database: &str) -> Result<(), ExecError> {
+async fn release_subscriptions(
+    executor: &dyn PgExecutor,
+    database: &str,
+    created: u32,
+) -> Result<(), ExecError> {
     if !executor.context().server.is_superuser {
         // Only a superuser may read the catalogue; who is none could not restore one either.
         return Ok(());
@@ -222,10 +226,20 @@ async fn release_subscriptions(executor: &dyn PgExecutor, database: &str) -> Res
         name: String,
     }
     const SELECT: &str = "select subname as name from pg_catalog.pg_subscription \
-                          where subdbid = (select oid from pg_catalog.pg_database \
-                                           where datname = current_database())";
+                          where subdbid = (:'oid')::pg_catalog.oid";
+    let own = executor.context().creds.database.clone();
+    let oid = created.to_string();
+    let vars = [("oid", oid.as_str())];
     let rows: Vec<Row> =
-        query::rows(executor, database, "listing subscriptions", SELECT, &[]).await?;
+        query::rows(executor, &own, "listing subscriptions", SELECT, &vars).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // A database that a restore put aside refuses connections.
+    let mut open = Script::default();
+    open.push("ALTER DATABASE ").identifier(database);
+    open.push(" ALLOW_CONNECTIONS true;\n");
+    open.run(executor, "opening the database", false).await?;
     for row in rows {
         let script = "ALTER SUBSCRIPTION :\"name\" DISABLE;\n\
                       ALTER SUBSCRIPTION :\"name\" SET (slot_name = NONE);\n\

@@ -8,12 +8,16 @@ use dbexec::{PgExecutor, PgProgram};
 use super::{
     check::{Checked, check},
     facts::{self, DatabaseFacts},
+    live::{self, SwapWork},
+    partial,
     preflight::{Decision, Inputs, decide},
     roles,
     source::{self, Source, refused},
     target,
 };
-use crate::{BackupError, Repository, RestorePlace, RestorePlan, RestoreRequest};
+use crate::{
+    BackupError, BackupId, Repository, RestorePlace, RestorePlan, RestoreRequest, restore,
+};
 
 /// Largest globals script that is read, bytes.
 const GLOBALS_LIMIT: u64 = 64 << 20;
@@ -30,6 +34,8 @@ pub(crate) struct PlannedWork {
     pub(crate) target_major: u32,
     /// Roles that exist.
     pub(crate) existing_roles: BTreeSet<String>,
+    /// Of a restore that replaces a database.
+    pub(crate) swap: Option<SwapWork>,
 }
 
 /// Plans a restore. The whole source is read and checked; the target is only asked.
@@ -56,7 +62,9 @@ pub async fn plan_restore(
             ..DatabaseFacts::default()
         },
     };
-    let (RestorePlace::NewDatabase { name } | RestorePlace::InPlace { name }) = &request.place;
+    // From here on the archive holds only what is restored.
+    let checked = partial::choose(&request.contents, &request.place, &source, checked)?;
+    let name = request.place.database();
     let target = target::ask(executor.as_ref(), name).await?;
     let program = match &checked.toc {
         Some(_) => PgProgram::PgRestore,
@@ -94,6 +102,25 @@ pub async fn plan_restore(
         }
     }
     let context = executor.context();
+    let (mut swap, mut sessions) = (None, Vec::new());
+    if let RestorePlace::Swap {
+        name,
+        safety_backup,
+        keep_old_seconds,
+    } = &request.place
+    {
+        restore::refuse_unfinished(repo, context, name)?;
+        let id = BackupId::new(repo.clock.now());
+        let options = (*safety_backup, *keep_old_seconds);
+        let warnings = &mut decision.warnings;
+        let (work, live) = live::plan_swap(executor.as_ref(), name, &id, options, warnings).await?;
+        let (first, last) = live::steps(name, &work, &live);
+        let after_source = decision.steps.len().min(1);
+        decision.steps.splice(after_source..after_source, first);
+        decision.steps.extend(last);
+        sessions = live.sessions;
+        swap = Some(work);
+    }
     Ok(RestorePlan {
         source: source.label.clone(),
         source_database: match (&source.backup, &checked.toc) {
@@ -109,6 +136,8 @@ pub async fn plan_restore(
         ),
         steps: std::mem::take(&mut decision.steps),
         warnings: std::mem::take(&mut decision.warnings),
+        replaces: swap.as_ref().is_some_and(|swap| swap.live.is_some()),
+        sessions,
         work: PlannedWork {
             source,
             checked,
@@ -117,6 +146,7 @@ pub async fn plan_restore(
             keep_owner: request.keep_owner,
             target_major: target.major(),
             existing_roles: target.roles,
+            swap,
         },
     })
 }

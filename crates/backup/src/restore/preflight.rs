@@ -7,8 +7,9 @@ use dbexec::ProgramInfo;
 
 use super::{
     check::Checked,
+    extensions::{self, Early},
     facts::DatabaseFacts,
-    roles,
+    needs, partial, roles,
     source::{Source, SourceFormat, refused},
     target::Target,
 };
@@ -46,14 +47,22 @@ pub(crate) struct Decision {
     pub(crate) jobs: u32,
     /// psql knows `\restrict`.
     pub(crate) restrict: bool,
+    /// Extensions that are created before pg_restore does it.
+    pub(crate) early: Option<Early>,
+    /// The same in words.
+    pub(crate) early_words: String,
+    /// Entries that are not restored.
+    pub(crate) left_out: BTreeSet<i32>,
+    /// What is to be known beside the steps; nobody has to do anything about it.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Problems, each with its remedy; all are shown at once.
 #[derive(Default)]
-struct Refusals(Vec<(String, String)>);
+pub(super) struct Refusals(Vec<(String, String)>);
 
 impl Refusals {
-    fn add(&mut self, problem: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add(&mut self, problem: impl Into<String>, remedy: impl Into<String>) {
         self.0.push((problem.into(), remedy.into()));
     }
 
@@ -77,7 +86,7 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Result<Decision, BackupError> {
         ..Decision::default()
     };
     decision.warnings.extend(inputs.facts.notes.iter().cloned());
-    let new = matches!(inputs.request.place, RestorePlace::NewDatabase { .. });
+    let new = inputs.request.place.makes_database();
     place(inputs, &mut refusals);
     versions(inputs, &mut decision, &mut refusals);
     if new {
@@ -85,19 +94,14 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Result<Decision, BackupError> {
     }
     needed_roles(inputs, &mut decision, &mut refusals);
     tablespaces(inputs, &mut decision);
-    extensions(inputs, &mut decision, &mut refusals);
+    extensions::outside(inputs, &mut decision);
+    extensions::decide(inputs, &mut decision, &mut refusals);
+    needs::rights(inputs, &mut refusals);
+    needs::space(inputs, &mut decision, &mut refusals);
+    needs::locks(inputs, &mut refusals);
     jobs(inputs, &mut decision);
+    needs::connections(inputs, &mut decision, &mut refusals);
     refusals.into_result()?;
-    if let Some(toc) = &inputs.checked.toc {
-        let kind = |kind: &str| toc.entries.iter().any(|entry| entry.kind == kind);
-        if kind("SUBSCRIPTION") {
-            decision.warnings.push(
-                "subscriptions are restored without a connection; enable them by hand where they \
-                 belong"
-                    .to_owned(),
-            );
-        }
-    }
     steps(inputs, &mut decision, new);
     Ok(decision)
 }
@@ -134,6 +138,17 @@ fn place(inputs: &Inputs<'_>, refusals: &mut Refusals) {
                         "ALTER ROLE {} CREATEDB, or restore with --in-place",
                         target.role
                     ),
+                );
+            }
+        }
+        RestorePlace::Swap { .. } => {
+            if !target.create_database {
+                refusals.add(
+                    format!(
+                        "role {:?} may not create databases, and a staging database is needed",
+                        target.role
+                    ),
+                    format!("ALTER ROLE {} CREATEDB", target.role),
                 );
             }
         }
@@ -190,13 +205,19 @@ fn versions(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mut Refusal
                 format!("restore into a server of major {needed} or later"),
             );
         }
-        if program.major >= 17 && target < 17 {
+        let in_place = matches!(inputs.request.place, RestorePlace::InPlace { .. });
+        if in_place && program.major >= 17 && target < 17 {
+            // Elsewhere this error does no harm (see `messages`); a transaction is lost by it.
             refusals.add(
                 format!(
-                    "pg_restore {} sets transaction_timeout, which a server {target} does not know",
+                    "pg_restore {} sets transaction_timeout, which a server {target} does not \
+                     know, and that ends the one transaction",
                     program.version
                 ),
-                format!("install the client programs of major {target} (or 16)"),
+                format!(
+                    "install the client programs of major {target} (or 16), or restore into a new \
+                     database with --as"
+                ),
             );
         }
     }
@@ -287,7 +308,7 @@ fn needed_roles(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mut Ref
     // An existing database keeps its own owner, settings and privileges.
     let none = DatabaseFacts::default();
     let facts = match request.place {
-        RestorePlace::NewDatabase { .. } => inputs.facts,
+        RestorePlace::NewDatabase { .. } | RestorePlace::Swap { .. } => inputs.facts,
         RestorePlace::InPlace { .. } => &none,
     };
     let needed = roles::needed(inputs.checked.toc.as_ref(), facts, request.keep_owner);
@@ -350,50 +371,8 @@ fn tablespaces(inputs: &Inputs<'_>, decision: &mut Decision) {
     }
 }
 
-fn extensions(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mut Refusals) {
-    let Some(toc) = &inputs.checked.toc else {
-        return;
-    };
-    let versions = inputs
-        .source
-        .backup
-        .as_ref()
-        .map(|backup| &backup.1.extensions);
-    let mut missing = Vec::new();
-    for entry in toc.entries.iter().filter(|entry| entry.kind == "EXTENSION") {
-        match inputs.target.extensions.get(&entry.name) {
-            None => missing.push(entry.name.clone()),
-            Some(available) => {
-                let version = versions.and_then(|versions| versions.get(&entry.name));
-                if let Some(version) = version
-                    && !available.contains(version)
-                {
-                    decision.warnings.push(format!(
-                        "extension {:?} was {version} in the source; the target has {}",
-                        entry.name,
-                        available.join(", ")
-                    ));
-                }
-            }
-        }
-        if entry.name == "timescaledb" {
-            refusals.add(
-                "the source uses timescaledb, which needs steps of its own around a restore",
-                "restore by hand: timescaledb_pre_restore(), pg_restore -j1, \
-                 timescaledb_post_restore()",
-            );
-        }
-    }
-    if !missing.is_empty() {
-        refusals.add(
-            format!("the target has no extensions {}", roles::list(&missing)),
-            "install the packages that bring them on the target's system",
-        );
-    }
-}
-
 fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
-    let parallel = matches!(inputs.request.place, RestorePlace::NewDatabase { .. })
+    let parallel = inputs.request.place.makes_database()
         && match inputs.source.format {
             SourceFormat::Custom => {
                 inputs.shares_files && inputs.source.place.local_path().is_some()
@@ -403,6 +382,11 @@ fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
         };
     // pg_restore holds one session for each job and one of its own.
     let most = inputs.max_connections.saturating_sub(1).max(1);
+    let timescaledb = decision
+        .early
+        .as_ref()
+        .is_some_and(|early| early.timescaledb.is_some());
+    let parallel = parallel && !timescaledb;
     let wanted = inputs.request.jobs.unwrap_or(2).max(1);
     decision.jobs = if parallel { wanted.min(most) } else { 1 };
     if let Some(asked) = inputs.request.jobs
@@ -410,6 +394,8 @@ fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
     {
         let why = if parallel {
             format!("no more than {most} fit the connections that pgstow may hold")
+        } else if timescaledb {
+            "timescaledb is restored by one job".to_owned()
         } else {
             "this source is restored as one stream".to_owned()
         };
@@ -432,6 +418,11 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
     let mut steps = vec![format!(
         "the source was read to its end and is whole: {what}"
     )];
+    if let Some(part) = &inputs.checked.part {
+        let (step, warnings) = partial::words(part, &inputs.request.contents);
+        steps.push(step);
+        decision.warnings.extend(warnings);
+    }
     if !decision.create_roles.is_empty() {
         steps.push(format!(
             "create the missing roles {} from the backup's globals",
@@ -457,8 +448,13 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
                  is as before; until it ends, its tables are locked"
             ));
         }
-        RestorePlace::NewDatabase { name } => {
-            let mut made = format!("create database {name:?} from template0");
+        RestorePlace::NewDatabase { .. } | RestorePlace::Swap { .. } => {
+            let mut made = match &inputs.request.place {
+                RestorePlace::Swap { name, .. } => {
+                    format!("create a staging database beside {name:?} from template0")
+                }
+                place => format!("create database {:?} from template0", place.database()),
+            };
             for (word, value) in [
                 ("encoding", &facts.encoding),
                 ("collation", &facts.collate),
@@ -475,9 +471,12 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
             }
             made.push_str("; it has a working name until it is whole");
             steps.push(made);
+            if decision.early.is_some() {
+                steps.push(decision.early_words.clone());
+            }
             steps.push(format!(
-                "fill it with {program}{}; the first error stops it and the new database is \
-                 dropped",
+                "fill it with {program}{}; the first error that does harm stops it and the new \
+                 database is dropped",
                 match decision.jobs {
                     1 => String::new(),
                     jobs => format!(" in {jobs} jobs"),
@@ -499,6 +498,7 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
     if let RestorePlace::NewDatabase { name } = &inputs.request.place {
         steps.push(format!("give the database its name {name:?}"));
     }
+    steps.extend(decision.notes.iter().map(|note| format!("note: {note}")));
     decision.steps = steps;
 }
 

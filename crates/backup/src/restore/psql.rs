@@ -17,12 +17,27 @@ pub(crate) async fn run(
     script: &str,
     cancel: &CancellationToken,
 ) -> Result<String, ExecError> {
+    run_with(executor, database, script, &[], cancel).await
+}
+
+/// As [`run`], with variables of psql.
+pub(crate) async fn run_with(
+    executor: &dyn PgExecutor,
+    database: &str,
+    script: &str,
+    vars: &[(&str, &str)],
+    cancel: &CancellationToken,
+) -> Result<String, ExecError> {
     let script = format!(
         "\\set VERBOSITY terse\nSET client_encoding = 'UTF8';\nSET statement_timeout = 0;\nSET lock_timeout = 0;\n{script}\n"
     );
-    let args = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+    let mut args = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         .map(str::to_owned)
         .to_vec();
+    for (name, value) in vars {
+        args.extend(["-v".to_owned(), format!("{name}={value}")]);
+    }
+    args.extend(["-f".to_owned(), "-".to_owned()]);
     let input = Input::Stream(Box::pin(Cursor::new(script.into_bytes())));
     let invocation = Invocation::new(
         PgProgram::Psql,

@@ -226,6 +226,23 @@ pub(crate) fn of_backup(
     })
 }
 
+/// Name of the database of a backup that a restore takes: the one that is named, or the only one
+/// that a user made.
+///
+/// # Errors
+/// [`BackupError::RestoreRefused`] when there is no such database, or more than one.
+pub fn database_to_restore(
+    repo: &Repository,
+    manifest: &Manifest,
+    database: Option<&str>,
+) -> Result<String, BackupError> {
+    let source = of_backup(repo, manifest.clone(), database)?;
+    Ok(source
+        .backup
+        .map(|backup| backup.1.name)
+        .unwrap_or_default())
+}
+
 /// The databases that a user made: not the server's own `template1` and `postgres`, as long as
 /// others are there.
 fn own(records: &[DatabaseRecord]) -> Vec<&DatabaseRecord> {

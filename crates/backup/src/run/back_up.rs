@@ -34,13 +34,30 @@ pub async fn back_up(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<BackupReport, BackupError> {
-    let begun = Instant::now();
     let context = executor.context();
     let target = context.target_name();
     let key = records::lock_key(context.server.system_identifier.as_deref(), &target);
     let state = StateDir::open(&repo.state_dir)?;
     let holder = Holder::this("backup", Some(&id), repo.clock.as_ref());
     let lock = TargetLock::acquire(&state, &key, &target, &holder).await?;
+    back_up_locked(repo, executor, id, options, sink, cancel, Some(lock)).await
+}
+
+/// As [`back_up`], where the caller holds the target's lock, or gives it away.
+pub(crate) async fn back_up_locked(
+    repo: &Repository,
+    executor: &Arc<dyn PgExecutor>,
+    id: BackupId,
+    options: &BackupOptions,
+    sink: &dyn EventSink,
+    cancel: &CancellationToken,
+    lock: Option<TargetLock>,
+) -> Result<BackupReport, BackupError> {
+    let begun = Instant::now();
+    let context = executor.context();
+    let target = context.target_name();
+    let key = records::lock_key(context.server.system_identifier.as_deref(), &target);
+    let state = StateDir::open(&repo.state_dir)?;
     let newest = repo.newest_sequence().await?;
     let mut record = RunRecord {
         format_version: records::RECORD_VERSION,

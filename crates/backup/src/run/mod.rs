@@ -15,6 +15,7 @@ mod rehearse;
 mod structure;
 
 pub use back_up::back_up;
+pub(crate) use back_up::back_up_locked;
 pub(crate) use back_up::chain;
 pub(crate) use cleanup::{KILLED, remove_backup};
 pub(crate) use progress::Progress;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup::{
-    BackupError, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSource,
-    RolesPolicy,
+    BackupError, RestoreContents, RestorePlace, RestorePlan, RestoreReport, RestoreRequest,
+    RestoreSource, RolesPolicy,
 };
 use dbexec::{
     ConnectionSettings, DiscoverInput, EnvSnapshot, ExplicitSettings, PgExecutor, TargetSpec,
@@ -28,8 +28,12 @@ pub struct Live {
 
 impl Live {
     pub async fn start(major: u32) -> Self {
-        let container = PgContainer::start(major).unwrap();
-        let executor = executor_for(&container, major).await;
+        Self::of(PgContainer::start(major).unwrap()).await
+    }
+
+    /// A server that was started with options.
+    pub async fn of(container: PgContainer) -> Self {
+        let executor = executor_for(&container).await;
         Self {
             container,
             executor,
@@ -133,10 +137,10 @@ impl Live {
     }
 }
 
-async fn executor_for(container: &PgContainer, major: u32) -> Arc<dyn PgExecutor> {
+async fn executor_for(container: &PgContainer) -> Arc<dyn PgExecutor> {
     let runtime = Arc::new(connect_runtime(&EndpointInput::default()).await.unwrap());
     let host = HostPrograms::default();
-    let settings = ConnectionSettings::new(&format!("restore-test-{major}"));
+    let settings = ConnectionSettings::new("restore-test");
     let input = DiscoverInput {
         explicit: ExplicitSettings {
             target: Some(TargetSpec::parse(&container.target()).unwrap()),
@@ -166,6 +170,7 @@ pub fn file_as(path: &Path, name: &str) -> RestoreRequest {
         roles: RolesPolicy::Skip,
         keep_owner: true,
         jobs: None,
+        contents: RestoreContents::default(),
     }
 }
 

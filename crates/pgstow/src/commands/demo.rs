@@ -12,9 +12,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use self::{container::DemoContainer, host::DemoHost, shop::Census};
-use crate::args::{
-    BackupArgs, DiscoverArgs, LevelArg, OwnerArg, RestoreArgs, RolesArg, TargetArgs, VerifyArgs,
-};
+use crate::args::{BackupArgs, DiscoverArgs, LevelArg, RestoreArgs, VerifyArgs};
 use crate::commands;
 use crate::dirs::DataDir;
 use crate::error::CommandError;
@@ -211,17 +209,10 @@ async fn story(
         &format!("pgstow restore latest --as {RESTORED} --database {DATABASE} {to}{words}"),
     );
     let restore = RestoreArgs {
-        source: "latest".to_owned(),
+        source: Some("latest".to_owned()),
         new_database: Some(RESTORED.to_owned()),
-        in_place: false,
-        yes: None,
         database: Some(DATABASE.to_owned()),
-        roles: RolesArg::Skip,
-        owner: OwnerArg::Keep,
-        dry_run: false,
-        jobs: None,
-        to: None,
-        options: TargetArgs::default(),
+        ..RestoreArgs::default()
     };
     commands::restore::run(&session, &restore).await?;
 

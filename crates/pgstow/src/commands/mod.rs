@@ -11,5 +11,6 @@ pub(crate) mod list;
 pub(crate) mod prove;
 pub(crate) mod prune;
 pub(crate) mod restore;
+pub(crate) mod rollback;
 pub(crate) mod show;
 pub(crate) mod verify;

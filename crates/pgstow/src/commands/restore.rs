@@ -4,22 +4,26 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use backup::{
-    Manifest, Repository, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSource,
-    RolesPolicy, plan_restore, restore,
+    Manifest, Repository, RestoreContents, RestorePlace, RestorePlan, RestoreReport,
+    RestoreRequest, RestoreSection, RestoreSource, RolesPolicy, SwapReport, database_for_part,
+    database_to_restore, plan_restore, restore,
 };
-use dbexec::{DbMode, ExplicitSettings, TargetSpec};
+use dbexec::{ContainerIdentity, DbMode, ExplicitSettings, TargetSpec};
 use serde_json::json;
 use tokio::io::AsyncBufReadExt;
 
-use crate::args::{OwnerArg, RestoreArgs, RolesArg};
+use crate::args::{OwnerArg, RestoreArgs, RolesArg, SectionArg};
 use crate::exit::codes;
 use crate::render::{events::Renderer, text};
 use crate::{error::CommandError, exit, session::Session};
 
 pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, CommandError> {
-    let place_given = place_given(args)?;
-    let (repository, source, manifest) = source(session, args).await?;
-    let place = place(place_given, args, manifest.as_ref())?;
+    let Some(wanted) = args.source.as_deref() else {
+        return super::rollback::resume(session).await;
+    };
+    let place_given = place_given(wanted, args)?;
+    let (repository, source, manifest) = source(session, wanted).await?;
+    let place = place(session, place_given, args, &repository, manifest.as_ref())?;
     let run = session.run_id();
     let mut explicit = session.explicit().await?;
     assume_origin(session, &mut explicit, manifest.as_ref());
@@ -49,6 +53,7 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
         },
         keep_owner: args.owner == OwnerArg::Keep,
         jobs: args.jobs,
+        contents: contents(args),
     };
     let plan = session
         .interrupts
@@ -70,10 +75,13 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
         }
         return Ok(exit::DONE);
     }
-    if let RestorePlace::InPlace { name } = &plan.place
-        && args.yes.is_none()
-    {
-        confirm(session, name).await?;
+    let asks = match &plan.place {
+        RestorePlace::InPlace { .. } => true,
+        RestorePlace::Swap { .. } => plan.replaces,
+        _ => false,
+    };
+    if asks && args.yes.is_none() {
+        confirm(session, plan.place.database()).await?;
     }
     let renderer = Renderer::new(&session.printer).told(&plan.warnings);
     let done = restore(
@@ -95,16 +103,45 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
     })
 }
 
+/// What was typed about the part.
+fn contents(args: &RestoreArgs) -> RestoreContents {
+    let part = &args.part;
+    RestoreContents {
+        tables: part.table.clone(),
+        schemas: part.schema.clone(),
+        sections: part
+            .section
+            .iter()
+            .map(|section| match section {
+                SectionArg::PreData => RestoreSection::PreData,
+                SectionArg::Data => RestoreSection::Data,
+                SectionArg::PostData => RestoreSection::PostData,
+            })
+            .collect(),
+        data_only: part.data_only,
+        connect_foreign: part.connect_foreign,
+    }
+}
+
 /// What was typed about the place.
 enum Given {
     New(String),
     InPlace,
+    /// A part, into a new database that nobody named.
+    Part,
+    Swap,
 }
 
-fn place_given(args: &RestoreArgs) -> Result<Given, CommandError> {
-    if args.yes.is_some() && !args.in_place {
+fn place_given(source: &str, args: &RestoreArgs) -> Result<Given, CommandError> {
+    if args.yes.is_some() && args.new_database.is_some() {
         return Err(CommandError::usage(
-            "--yes is the consent for --in-place; a new database (--as) needs none",
+            "--yes is the consent to replace or change a database; a new database (--as) needs none",
+        ));
+    }
+    if args.yes.is_some() && args.part.is_partial() {
+        return Err(CommandError::usage(
+            "--yes is the consent to replace or change a database; a part of a backup goes into a \
+             new one",
         ));
     }
     match (&args.new_database, args.in_place) {
@@ -113,22 +150,14 @@ fn place_given(args: &RestoreArgs) -> Result<Given, CommandError> {
         )),
         (Some(name), _) => Ok(Given::New(name.clone())),
         (None, true) => Ok(Given::InPlace),
-        (None, false) => {
-            let name = args.database.as_deref().unwrap_or("copy");
-            let proposal = if args.database.is_some() {
-                format!("{name}_restored")
-            } else {
-                name.to_owned()
-            };
-            Err(CommandError::usage(
-                "a restore needs a place: a new database (--as NEWDB) or an existing one (--in-place)",
-            )
-            .hint(format!(
-                "pgstow restore {} --as {}",
-                shell_word(&args.source),
-                shell_word(&proposal)
-            )))
-        }
+        (None, false) if args.part.is_partial() && !source.contains('/') => Ok(Given::Part),
+        // A file does not say which database it would replace.
+        (None, false) if source.contains('/') && args.yes.is_none() => Err(CommandError::usage(
+            "a restore of a file needs a place: a new database (--as NEWDB), or the consent to \
+             replace one (--yes=DBNAME)",
+        )
+        .hint(format!("pgstow restore {} --as copy", shell_word(source)))),
+        (None, false) => Ok(Given::Swap),
     }
 }
 
@@ -146,28 +175,25 @@ fn shell_word(word: &str) -> String {
 /// backup is called by.
 async fn source(
     session: &Session,
-    args: &RestoreArgs,
+    wanted: &str,
 ) -> Result<(Repository, RestoreSource, Option<Manifest>), CommandError> {
-    let path = PathBuf::from(&args.source);
-    if args.source.contains('/') {
+    let path = PathBuf::from(wanted);
+    if wanted.contains('/') {
         return Ok((session.repository()?, RestoreSource::Path(path), None));
     }
     let is_file = path.symlink_metadata().is_ok();
     let found = match session.existing_repository()? {
-        Some(repository) => repository.find(&args.source).await.map(|m| (repository, m)),
+        Some(repository) => repository.find(wanted).await.map(|m| (repository, m)),
         None if is_file => {
             return Ok((session.repository()?, RestoreSource::Path(path), None));
         }
         None => {
-            return Err(session
-                .filled_repository(&args.source)
-                .err()
-                .unwrap_or_else(|| {
-                    CommandError::new(
-                        backup::codes::BACKUP_NOT_FOUND,
-                        "the backups vanished meanwhile",
-                    )
-                }));
+            return Err(session.filled_repository(wanted).err().unwrap_or_else(|| {
+                CommandError::new(
+                    backup::codes::BACKUP_NOT_FOUND,
+                    "the backups vanished meanwhile",
+                )
+            }));
         }
     };
     match found {
@@ -183,12 +209,17 @@ async fn source(
 }
 
 fn place(
+    session: &Session,
     given: Given,
     args: &RestoreArgs,
+    repository: &Repository,
     manifest: Option<&Manifest>,
 ) -> Result<RestorePlace, CommandError> {
+    let source = args.source.as_deref().unwrap_or_default();
     let name = match given {
         Given::New(name) => return Ok(RestorePlace::NewDatabase { name }),
+        Given::Part => return beside(session, args, repository, manifest),
+        Given::Swap => return swap(session, args, repository, manifest),
         Given::InPlace => args.yes.clone(),
     };
     let of_backup = || match manifest.map(|manifest| manifest.databases.as_slice()) {
@@ -200,9 +231,74 @@ fn place(
         None => Err(
             CommandError::usage("--in-place does not say which database is changed").hint(format!(
                 "pgstow restore {} --in-place --yes=DBNAME",
-                shell_word(&args.source)
+                shell_word(source)
             )),
         ),
+    }
+}
+
+/// The new database of a part: beside the one that it is a part of.
+fn beside(
+    session: &Session,
+    args: &RestoreArgs,
+    repository: &Repository,
+    manifest: Option<&Manifest>,
+) -> Result<RestorePlace, CommandError> {
+    let Some(manifest) = manifest else {
+        return Err(CommandError::usage(
+            "a restore of a file needs a place: a new database (--as NEWDB)",
+        ));
+    };
+    let database = database_to_restore(repository, manifest, args.database.as_deref())?;
+    let name = database_for_part(&database, &session.run_id());
+    session.printer.message(format!(
+        "a part goes into a new database, {}; --as NEWDB gives it another name, and database {} \
+         is not touched",
+        text::name(&name),
+        text::name(&database)
+    ));
+    Ok(RestorePlace::NewDatabase { name })
+}
+
+/// A backup goes back to the database that it is of; a file to the one that the consent names.
+fn swap(
+    session: &Session,
+    args: &RestoreArgs,
+    repository: &Repository,
+    manifest: Option<&Manifest>,
+) -> Result<RestorePlace, CommandError> {
+    let name = match (manifest, &args.yes) {
+        (Some(manifest), yes) => {
+            let name = database_to_restore(repository, manifest, args.database.as_deref())?;
+            consent(yes.as_deref(), &name)?;
+            name
+        }
+        (None, Some(yes)) => yes.clone(),
+        (None, None) => {
+            return Err(CommandError::usage(
+                "a restore of a file needs a place: a new database (--as NEWDB), or the consent \
+                 to replace one (--yes=DBNAME)",
+            ));
+        }
+    };
+    Ok(RestorePlace::Swap {
+        name,
+        safety_backup: !args.no_safety_backup,
+        keep_old_seconds: session.settings.keep_old.as_secs(),
+    })
+}
+
+/// A consent is for exactly one database.
+pub(super) fn consent(yes: Option<&str>, name: &str) -> Result<(), CommandError> {
+    match yes {
+        Some(yes) if yes != name => Err(CommandError::new(
+            codes::NOT_CONFIRMED,
+            format!(
+                "--yes names the database {yes:?}, and {name:?} is the one that would be replaced"
+            ),
+        )
+        .hint(format!("--yes={}", shell_word(name)))),
+        _ => Ok(()),
     }
 }
 
@@ -214,10 +310,22 @@ fn assume_origin(session: &Session, explicit: &mut ExplicitSettings, manifest: O
     let Some(target) = manifest.map(|manifest| &manifest.target) else {
         return;
     };
-    let (DbMode::InContainer, Some(container)) = (target.mode, &target.container) else {
+    let Some(spec) = spec(target.mode, target.container.as_ref()) else {
         return;
     };
-    explicit.target = Some(match &container.compose {
+    explicit.target = Some(spec);
+    session.printer.message(format!(
+        "restoring to where the backup came from ({}); --to TARGET names another place",
+        target.name
+    ));
+}
+
+/// How a container is named that was worked with before.
+pub(super) fn spec(mode: DbMode, container: Option<&ContainerIdentity>) -> Option<TargetSpec> {
+    let (DbMode::InContainer, Some(container)) = (mode, container) else {
+        return None;
+    };
+    Some(match &container.compose {
         Some(compose) => TargetSpec::Compose {
             project: compose.project.clone(),
             service: compose.service.clone(),
@@ -227,11 +335,7 @@ fn assume_origin(session: &Session, explicit: &mut ExplicitSettings, manifest: O
             name: container.name.clone(),
             database: None,
         },
-    });
-    session.printer.message(format!(
-        "restoring to where the backup came from ({}); --to TARGET names another place",
-        target.name
-    ));
+    })
 }
 
 /// The server that was backed up, when its container has another name now. Only where nothing
@@ -307,21 +411,21 @@ fn show(session: &Session, plan: &RestorePlan) {
     }
 }
 
-/// A person types the name of the database that will be changed.
-async fn confirm(session: &Session, name: &str) -> Result<(), CommandError> {
+/// A person types the name of the database that will be replaced or changed.
+pub(super) async fn confirm(session: &Session, name: &str) -> Result<(), CommandError> {
     let refused = |why: &str| {
         CommandError::new(
             codes::NOT_CONFIRMED,
-            format!("restoring into the existing database {name:?} needs consent: {why}"),
+            format!("replacing or changing the existing database {name:?} needs consent: {why}"),
         )
-        .hint(format!("--in-place --yes={}", shell_word(name)))
+        .hint(format!("add --yes={}", shell_word(name)))
     };
     if session.printer.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(refused("there is no terminal to ask at"));
     }
     // The prompt has no line break, so it does not go through the printer.
     let mut err = std::io::stderr();
-    let _ = write!(err, "type the name of the database to restore into it: ");
+    let _ = write!(err, "type the name of the database to go on: ");
     let _ = err.flush();
     let mut line = String::new();
     let mut input = tokio::io::BufReader::new(tokio::io::stdin());
@@ -357,4 +461,32 @@ fn tell(session: &Session, report: &RestoreReport) {
         if report.rows == 1 { "" } else { "s" },
         text::seconds(report.seconds)
     ));
+    if let Some(swap) = &report.swap {
+        tell_swap(session, swap);
+    }
+}
+
+/// What an exchange of databases did, and how to go back.
+pub(super) fn tell_swap(session: &Session, swap: &SwapReport) {
+    let printer = &session.printer;
+    if let Some(outage) = swap.outage_seconds {
+        let ended = match swap.sessions_ended {
+            Some(ended) => format!(", {ended} sessions ended"),
+            None => String::new(),
+        };
+        printer.message(format!("outage {outage:.2} s{ended}"));
+    }
+    if let Some(backup) = &swap.safety_backup {
+        printer.message(format!("safety backup: {backup}"));
+    }
+    if let Some(kept) = &swap.kept {
+        printer.message(format!(
+            "the other database is kept as {}{}",
+            text::name(&kept.name),
+            match kept.keep_until {
+                Some(until) => format!(" until {}", until.strftime("%Y-%m-%d %H:%M UTC")),
+                None => String::new(),
+            }
+        ));
+    }
 }

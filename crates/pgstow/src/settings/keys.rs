@@ -136,6 +136,7 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Size,
         Some(env_vars::FINGERPRINT_BUDGET),
     ),
+    key("restore.keep_old", Kind::Duration, Some(env_vars::KEEP_OLD)),
 ];
 
 /// Section of names for targets; its keys are the user's.

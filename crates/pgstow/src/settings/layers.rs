@@ -273,10 +273,13 @@ impl Layers {
     }
 }
 
-/// Reads `30s`, `2m`, `500ms`, `1m 30s`.
+/// Reads `30s`, `2m`, `500ms`, `1m 30s`, `7d`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write for example 30s, 2m or 1m 30s");
-    let signed: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
+    let span: jiff::Span = text.trim().parse().map_err(|_| wrong())?;
+    let signed = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wrong())?;
     let duration = Duration::try_from(signed).map_err(|_| wrong())?;
     if duration.is_zero() {
         return Err("the time must be longer than zero".to_owned());
