@@ -55,10 +55,9 @@ pub(crate) async fn check(
 
 /// What is wrong with an answer: the values of each row as a JSON array, one after the other.
 fn judge(text: &str) -> Option<String> {
-    let rows: Result<Vec<Vec<serde_json::Value>>, _> =
-        serde_json::Deserializer::from_str(text)
-            .into_iter()
-            .collect();
+    let rows: Result<Vec<Vec<serde_json::Value>>, _> = serde_json::Deserializer::from_str(text)
+        .into_iter()
+        .collect();
     let rows = match rows {
         Ok(rows) => rows,
         Err(error) => return Some(format!("its answer was not understood: {error}")),
