@@ -122,18 +122,16 @@ impl Keeper {
 }
 
 async fn keep(line: Line, stop: CancellationToken, state: watch::Sender<State>, log: Log) {
-    let Line {
-        mut output,
-        mut input,
-    } = line;
+    let Line { mut output, input } = line;
+    let mut input = Some(input);
     let (mut said, mut logged) = (Lines::default(), Lines::default());
-    let mut held = true;
     loop {
         let frame = tokio::select! {
-            () = stop.cancelled(), if held => {
-                held = false;
-                // Dropping a hijacked connection's half sends no end of file.
-                let _ = input.shutdown().await;
+            () = stop.cancelled(), if input.is_some() => {
+                // Both: a pipe ends when it is dropped, half of a hijacked connection does not.
+                if let Some(mut input) = input.take() {
+                    let _ = input.shutdown().await;
+                }
                 continue;
             }
             frame = output.next() => frame,

@@ -191,7 +191,7 @@ fn script(spec: &SandboxSpec, programs: Option<&crate::executor::HostPrograms>) 
     let mut words = vec!["-c".to_owned(), SCRIPT.to_owned(), SCRIPT_NAME.to_owned()];
     words.extend([
         spec.major.to_string(),
-        spec.superuser.clone(),
+        first_name(&spec.superuser).to_owned(),
         spec.disk_bytes.div_ceil(1024).max(FLOOR_KIB).to_string(),
         FLOOR_KIB.to_string(),
         spec.start_timeout.as_secs().max(1).to_string(),
@@ -200,6 +200,17 @@ fn script(spec: &SandboxSpec, programs: Option<&crate::executor::HostPrograms>) 
     ]);
     words.extend(settings::arguments(&spec.settings, spec.memory_bytes));
     words
+}
+
+/// The name that initdb gives the superuser: it refuses what must be quoted, so a server whose
+/// superuser has such a name got it later, and so does this one.
+fn first_name(superuser: &str) -> &str {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if !superuser.is_empty() && superuser.chars().all(is_plain) {
+        superuser
+    } else {
+        "postgres"
+    }
 }
 
 /// Frees the name `postgres` and asks the server who it is.
@@ -216,17 +227,29 @@ async fn prepare(
         is_superuser: true,
     };
     let mut context = context(spec, held, socket, unknown);
-    let first = executor(spec, held, context.clone())?;
+    let run = async |user: &str, script: &str| {
+        let mut context = context.clone();
+        user.clone_into(&mut context.creds.user);
+        let name = "names of a throw-away server";
+        let vars = [("name", spec.superuser.as_str())];
+        let executor = executor(spec, held, context)?;
+        query::execute(executor.as_ref(), "template1", name, script, &vars, false).await
+    };
+    let made_as = first_name(&spec.superuser);
     let rename = format!("alter database postgres rename to {SANDBOX_DATABASE};");
-    query::execute(
-        first.as_ref(),
-        "template1",
-        "name of the sandbox's database",
-        &rename,
-        &[],
-        false,
-    )
-    .await?;
+    run(made_as, &rename).await?;
+    if made_as != spec.superuser {
+        // Nobody renames the role of the own session.
+        let helper = "pgstow_renames";
+        run(made_as, &format!("create role {helper} login superuser;")).await?;
+        run(
+            helper,
+            &format!("alter role {made_as} rename to :\"name\";"),
+        )
+        .await?;
+        run(&spec.superuser, &format!("drop role {helper};")).await?;
+    }
+    let first = executor(spec, held, context.clone())?;
     context.server = query::server_identity(first.as_ref(), SANDBOX_DATABASE).await?;
     executor(spec, held, context)
 }
