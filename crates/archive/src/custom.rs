@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use crate::{
-    data::{DataEntry, DataSink},
+    contents::Contents,
+    data::{DataEntry, DataSink, LargeObjectSink},
     decode::{DecodeError, Decoder, Wrapping},
     error::ArchiveError,
     header::{ArchiveKind, Compression},
+    options::CheckOptions,
     primitives::ArchiveReader,
-    summary::{ArchiveSummary, TableData},
-    toc::{DataPosition, TocEntry, TocReader},
+    summary::ArchiveSummary,
+    toc::DataPosition,
 };
 
 const BLOCK_DATA: u8 = 1;
@@ -30,108 +32,86 @@ const BLOCK_LARGE_OBJECTS: u8 = 3;
 ///
 /// # Errors
 /// [`ArchiveError`].
-pub fn check_custom(reader: impl Read) -> Result<ArchiveSummary, ArchiveError> {
+pub fn check_custom(
+    reader: impl Read,
+    options: &CheckOptions<'_>,
+) -> Result<ArchiveSummary, ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the archive");
-    let mut toc = TocReader::begin(&mut reader)?;
-    if toc.header.kind != ArchiveKind::Custom {
-        return Err(ArchiveError::Unsupported {
-            problem: "it is the table of contents of a directory or tar archive, not a custom \
-                      archive"
-                .to_owned(),
-        });
-    }
-    let mut summary = ArchiveSummary::new(toc.header.clone());
-    let mut promised = HashMap::new();
-    let mut order = Vec::new();
-    let mut utf8 = true;
-    while let Some(entry) = toc.next_entry(&mut reader, |kind, _| kind == "ENCODING")? {
-        summary.entries += 1;
-        if entry.kind == "ENCODING" {
-            utf8 = entry.names_utf8();
-        }
-        if entry.has_data {
-            order.push(entry.dump_id);
-            promised.insert(entry.dump_id, Promise::of(entry));
-        }
-    }
-    let compression = toc.header.compression;
-    loop {
-        let begin = reader.offset();
-        let Some(kind) = reader.byte_or_end()? else {
-            break;
-        };
-        if !matches!(kind, BLOCK_DATA | BLOCK_LARGE_OBJECTS) {
-            return Err(reader.damaged(format!("a data block is of the unknown type {kind}")));
-        }
-        let dump_id = reader.int32("the number of a data block")?;
-        let Some(promise) = promised.remove(&dump_id) else {
-            return Err(reader.damaged(format!(
-                "there is data for entry {dump_id}, which has none or had its data already"
-            )));
-        };
-        if let DataPosition::At(offset) = promise.position
-            && offset != begin
-        {
-            return Err(reader.damaged(format!(
-                "the data of {} begins here, and the table of contents says {offset}",
-                promise.entry.describe()
-            )));
-        }
-        let large_objects = kind == BLOCK_LARGE_OBJECTS;
-        if large_objects != promise.entry.is_large_objects() {
-            return Err(reader.damaged(format!(
-                "the data of {} is of the wrong type",
-                promise.entry.describe()
-            )));
-        }
+    let mut contents = Contents::read(&mut reader, ArchiveKind::Custom, options)?;
+    let summary = &mut contents.summary;
+    let entries = &contents.entries;
+    let mut promised: HashMap<i32, &DataEntry> = entries
+        .iter()
+        .map(|entry| (entry.dump_id(), entry))
+        .collect();
+    let compression = summary.header.compression;
+    while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if large_objects {
             loop {
                 let oid = reader.oid("the oid of a large object")?;
                 if oid == 0 {
                     break;
                 }
-                let mut bytes = 0;
+                let mut sink = LargeObjectSink::new(oid, options.fingerprints);
                 read_pieces(&mut reader, compression, &mut |piece| {
-                    bytes += piece.len() as u64;
+                    sink.push(piece);
                     Ok(())
                 })?;
-                summary.large_objects += 1;
-                summary.large_object_bytes += bytes;
+                sink.finish(summary);
             }
         } else {
-            let mut sink = DataSink::new(&promise.entry);
+            let mut sink = DataSink::new(entry, options.fingerprints);
             read_pieces(&mut reader, compression, &mut |piece| sink.push(piece))?;
             summary.tables.extend(sink.finish()?);
         }
     }
-    let missing: Vec<_> = order
+    let missing: Vec<_> = entries
         .iter()
-        .filter_map(|id| promised.get(id))
-        .map(|promise| promise.entry.describe())
+        .filter(|entry| promised.contains_key(&entry.dump_id()))
+        .map(DataEntry::describe)
         .collect();
     if !missing.is_empty() {
         return Err(ArchiveError::DataMissing { missing });
     }
-    if !utf8 {
-        summary.tables.iter_mut().for_each(TableData::not_utf8);
-    }
     summary.stored_bytes = reader.offset();
-    Ok(summary)
+    Ok(contents.finish())
 }
 
-/// Data that the table of contents promises.
-struct Promise {
-    entry: DataEntry,
-    position: DataPosition,
-}
-
-impl Promise {
-    fn of(entry: TocEntry) -> Self {
-        Self {
-            position: entry.position,
-            entry: DataEntry::of(entry),
-        }
+/// The entry whose data comes next, and whether it is large objects; `None` at the end of the
+/// file.
+fn begin_block<'a, R: Read>(
+    reader: &mut ArchiveReader<R>,
+    promised: &mut HashMap<i32, &'a DataEntry>,
+) -> Result<Option<(&'a DataEntry, bool)>, ArchiveError> {
+    let begin = reader.offset();
+    let Some(kind) = reader.byte_or_end()? else {
+        return Ok(None);
+    };
+    if !matches!(kind, BLOCK_DATA | BLOCK_LARGE_OBJECTS) {
+        return Err(reader.damaged(format!("a data block is of the unknown type {kind}")));
     }
+    let dump_id = reader.int32("the number of a data block")?;
+    let Some(entry) = promised.remove(&dump_id) else {
+        return Err(reader.damaged(format!(
+            "there is data for entry {dump_id}, which has none or had its data already"
+        )));
+    };
+    if let DataPosition::At(offset) = entry.position()
+        && offset != begin
+    {
+        return Err(reader.damaged(format!(
+            "the data of {} begins here, and the table of contents says {offset}",
+            entry.describe()
+        )));
+    }
+    let large_objects = kind == BLOCK_LARGE_OBJECTS;
+    if large_objects != entry.is_large_objects() {
+        return Err(reader.damaged(format!(
+            "the data of {} is of the wrong type",
+            entry.describe()
+        )));
+    }
+    Ok(Some((entry, large_objects)))
 }
 
 /// Reads pieces to the length of 0 and decodes them.

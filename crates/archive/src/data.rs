@@ -2,19 +2,23 @@
 
 use crate::{
     error::ArchiveError,
+    fingerprint::{Fingerprint, ItemHasher},
+    options::Fingerprints,
     rows::RowCounter,
-    summary::TableData,
-    toc::{TocEntry, describe},
+    summary::{ArchiveSummary, TableData},
+    toc::{DataPosition, TocEntry, describe},
 };
 
 /// What is kept of an entry that has data.
 pub(crate) struct DataEntry {
     dump_id: i32,
+    oid: u32,
     kind: String,
     schema: Option<String>,
     name: String,
     copied: bool,
     lossy: bool,
+    position: DataPosition,
     file_name: Option<String>,
 }
 
@@ -22,8 +26,10 @@ impl DataEntry {
     pub(crate) fn of(entry: TocEntry) -> Self {
         Self {
             dump_id: entry.dump_id,
+            oid: entry.oid,
             copied: entry.copy_statement.is_some(),
             lossy: entry.lossy,
+            position: entry.position,
             file_name: entry.file_name,
             kind: entry.kind,
             schema: entry.schema,
@@ -33,6 +39,14 @@ impl DataEntry {
 
     pub(crate) fn is_large_objects(&self) -> bool {
         self.kind == "BLOBS"
+    }
+
+    pub(crate) fn dump_id(&self) -> i32 {
+        self.dump_id
+    }
+
+    pub(crate) fn position(&self) -> DataPosition {
+        self.position
     }
 
     pub(crate) fn file_name(&self) -> Option<&str> {
@@ -52,11 +66,13 @@ pub(crate) struct DataSink<'a> {
 }
 
 impl<'a> DataSink<'a> {
-    pub(crate) fn new(entry: &'a DataEntry) -> Self {
+    pub(crate) fn new(entry: &'a DataEntry, fingerprints: Fingerprints<'_>) -> Self {
         Self {
             entry,
             bytes: 0,
-            rows: entry.copied.then(RowCounter::default),
+            rows: entry
+                .copied
+                .then(|| RowCounter::new(fingerprints.of_table(entry.oid))),
         }
     }
 
@@ -76,10 +92,12 @@ impl<'a> DataSink<'a> {
         };
         Ok((self.entry.kind == "TABLE DATA").then(|| TableData {
             dump_id: self.entry.dump_id,
+            oid: self.entry.oid,
             schema: self.entry.schema.clone().unwrap_or_default(),
             name: self.entry.name.clone(),
             bytes: self.bytes,
-            rows,
+            rows: rows.map(|rows| rows.rows),
+            fingerprint: rows.and_then(|rows| rows.fingerprint),
             lossy: self.entry.lossy,
         }))
     }
@@ -90,6 +108,45 @@ impl<'a> DataSink<'a> {
             subject: format!("the data of {}", self.entry.describe()),
             offset: 0,
             problem: problem.to_owned(),
+        }
+    }
+}
+
+/// Takes the content of one large object.
+pub(crate) struct LargeObjectSink {
+    oid: u32,
+    bytes: u64,
+    hasher: Option<ItemHasher>,
+}
+
+impl LargeObjectSink {
+    pub(crate) fn new(oid: u32, fingerprints: Fingerprints<'_>) -> Self {
+        Self {
+            oid,
+            bytes: 0,
+            hasher: fingerprints.of_large_objects().then(ItemHasher::default),
+        }
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.push(bytes);
+        }
+    }
+
+    /// Adds the large object to what was found.
+    pub(crate) fn finish(self, summary: &mut ArchiveSummary) {
+        summary.large_objects += 1;
+        summary.large_object_bytes += self.bytes;
+        if let Some(hasher) = self.hasher {
+            let mut item = [0; 20];
+            item[..4].copy_from_slice(&self.oid.to_be_bytes());
+            item[4..].copy_from_slice(&hasher.finish().to_be_bytes());
+            summary
+                .large_object_fingerprint
+                .get_or_insert_with(Fingerprint::default)
+                .add(&item);
         }
     }
 }

@@ -7,14 +7,15 @@
 use std::io::{self, Read};
 
 use crate::{
+    contents::Contents,
     custom::located,
-    data::{DataEntry, DataSink},
+    data::{DataSink, LargeObjectSink},
     decode::{Decoder, Wrapping},
     error::ArchiveError,
     header::{ArchiveKind, Compression},
+    options::CheckOptions,
     primitives::ArchiveReader,
-    summary::{ArchiveSummary, TableData},
-    toc::TocReader,
+    summary::ArchiveSummary,
 };
 
 /// Longest line of a list of large objects that is accepted, bytes.
@@ -37,28 +38,29 @@ const ENDINGS: [(&str, Compression); 4] = [
 pub fn check_directory(
     toc: impl Read,
     mut open: impl FnMut(&str) -> io::Result<Box<dyn Read>>,
+    options: &CheckOptions<'_>,
 ) -> Result<ArchiveSummary, ArchiveError> {
-    let (mut summary, entries, utf8) = read_contents(toc)?;
+    let mut contents = read_contents(toc, options)?;
+    let summary = &mut contents.summary;
     summary.files.push("toc.dat".to_owned());
     let mut missing = Vec::new();
-    for entry in &entries {
+    for entry in &contents.entries {
         let name = entry.file_name().unwrap_or_default();
         check_file_name(name)?;
         if entry.is_large_objects() {
             match open(name) {
                 Ok(list) => {
                     summary.files.push(name.to_owned());
-                    for (_, file) in read_list(list, name, &mut summary.stored_bytes)? {
+                    for (oid, file) in read_list(list, name, &mut summary.stored_bytes)? {
                         match open_data(&mut open, &file)? {
                             Some(mut data) => {
-                                let mut bytes = 0;
+                                let mut sink = LargeObjectSink::new(oid, options.fingerprints);
                                 summary.stored_bytes += data.decode(&mut |piece| {
-                                    bytes += piece.len() as u64;
+                                    sink.push(piece);
                                     Ok(())
                                 })?;
                                 summary.files.push(data.name);
-                                summary.large_objects += 1;
-                                summary.large_object_bytes += bytes;
+                                sink.finish(summary);
                             }
                             None => missing.push(format!("{} ({file})", entry.describe())),
                         }
@@ -70,7 +72,7 @@ pub fn check_directory(
                 Err(source) => return Err(unreadable(name, source)),
             }
         } else if let Some(mut data) = open_data(&mut open, name)? {
-            let mut sink = DataSink::new(entry);
+            let mut sink = DataSink::new(entry, options.fingerprints);
             summary.stored_bytes += data.decode(&mut |piece| sink.push(piece))?;
             summary.files.push(data.name);
             summary.tables.extend(sink.finish()?);
@@ -78,45 +80,25 @@ pub fn check_directory(
             missing.push(format!("{} ({name})", entry.describe()));
         }
     }
-    if !utf8 {
-        summary.tables.iter_mut().for_each(TableData::not_utf8);
-    }
     if missing.is_empty() {
-        Ok(summary)
+        Ok(contents.finish())
     } else {
         Err(ArchiveError::DataMissing { missing })
     }
 }
 
-/// Reads `toc.dat` to its last byte; returns the entries that have data, and whether the texts
-/// are UTF-8.
+/// Reads `toc.dat` to its last byte.
 pub(crate) fn read_contents(
     toc: impl Read,
-) -> Result<(ArchiveSummary, Vec<DataEntry>, bool), ArchiveError> {
+    options: &CheckOptions<'_>,
+) -> Result<Contents, ArchiveError> {
     let mut reader = ArchiveReader::new(toc, "toc.dat");
-    let mut toc = TocReader::begin(&mut reader)?;
-    if toc.header.kind != ArchiveKind::DirectoryOrTar {
-        return Err(ArchiveError::Unsupported {
-            problem: "toc.dat is a custom archive".to_owned(),
-        });
-    }
-    let mut summary = ArchiveSummary::new(toc.header.clone());
-    let mut entries = Vec::new();
-    let mut utf8 = true;
-    while let Some(entry) = toc.next_entry(&mut reader, |kind, _| kind == "ENCODING")? {
-        summary.entries += 1;
-        if entry.kind == "ENCODING" {
-            utf8 = entry.names_utf8();
-        }
-        if entry.has_data {
-            entries.push(DataEntry::of(entry));
-        }
-    }
+    let mut contents = Contents::read(&mut reader, ArchiveKind::DirectoryOrTar, options)?;
     if reader.byte_or_end()?.is_some() {
         return Err(reader.damaged("bytes follow the last entry"));
     }
-    summary.stored_bytes = reader.offset();
-    Ok((summary, entries, utf8))
+    contents.summary.stored_bytes = reader.offset();
+    Ok(contents)
 }
 
 /// Reads a list of large objects: `oid file` a line.

@@ -4,14 +4,18 @@
 //! trusted, no more is kept than a few dozen bytes for each table, and hostile input ends in an
 //! error. Nothing here opens files, knows of servers or runs programs.
 
+mod catalogue;
 pub mod codes;
+mod contents;
 mod custom;
 mod data;
 mod decode;
 mod directory;
 mod error;
+mod fingerprint;
 mod header;
 mod lz4;
+mod options;
 mod plain;
 mod primitives;
 mod rows;
@@ -19,11 +23,16 @@ mod sql;
 mod summary;
 mod toc;
 
+pub use catalogue::{
+    Catalogue, CatalogueDifference, CatalogueObject, DifferenceKind, read_catalogue,
+};
 pub use custom::check_custom;
 pub use directory::check_directory;
 pub use error::ArchiveError;
+pub use fingerprint::{Fingerprint, NoFingerprint};
 pub use header::{ArchiveKind, ArchiveVersion, Compression, DumpTime, Header, MAGIC};
+pub use options::{CheckOptions, Fingerprints};
 pub use plain::{PlainKind, PlainSummary, WithoutRanges, check_plain, open_plain};
 pub use sql::{SqlStatement, SqlToken, split_statements};
-pub use summary::{ArchiveSummary, TableData};
+pub use summary::{ArchiveSummary, SequenceValue, TableData};
 pub use toc::{DataPosition, Section, Toc, TocEntry, read_toc};

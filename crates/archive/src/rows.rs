@@ -4,73 +4,143 @@
 //! In text COPY every newline byte ends a row (newlines inside values are written `\n`), and no
 //! row is `\.` alone, because a backslash inside a value is doubled.
 
-use memchr::memchr;
+use memchr::memchr_iter;
+
+use crate::fingerprint::{Fingerprint, ItemHasher};
 
 /// Line breaks after the terminator.
 const BREAKS: u8 = 3;
+/// The terminator's line.
+const TERMINATOR: &[u8] = b"\\.";
 
-/// Counts rows while bytes pass.
+/// Counts rows, and adds up their fingerprint, while bytes pass. Keeps no row: one that comes in
+/// several pieces is hashed as it comes.
 #[derive(Default)]
 pub(crate) struct RowCounter {
     rows: u64,
-    line: Line,
+    fingerprint: Option<Fingerprint>,
+    /// The part of a line that earlier pieces held.
+    line: Option<Line>,
+    /// Line breaks of the terminator that were read; 0 before it.
+    ended: u8,
 }
 
-/// What is known of the line that is read now.
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// Nothing of it was read.
-    #[default]
-    Start,
-    /// It begins with a backslash.
-    Backslash,
-    /// It is `\.` so far.
-    Terminator,
-    /// It is a row.
-    Row,
-    /// The terminator was read, and so many line breaks after it.
-    Ended(u8),
+/// The beginning of a line whose end has not come.
+#[derive(Default)]
+struct Line {
+    /// Its first bytes, as many as tell it from the terminator.
+    head: [u8; TERMINATOR.len() + 1],
+    /// How many of them there are.
+    length: usize,
+    hasher: Option<ItemHasher>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) rows: u64,
+    pub(crate) fingerprint: Option<Fingerprint>,
 }
 
 impl RowCounter {
+    pub(crate) fn new(fingerprint: bool) -> Self {
+        Self {
+            fingerprint: fingerprint.then(Fingerprint::default),
+            ..Self::default()
+        }
+    }
+
     /// Takes bytes.
     ///
     /// # Errors
     /// What follows the terminator, when it is not empty lines.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<(), &'static str> {
-        while let Some(&byte) = bytes.first() {
-            match (self.line, byte) {
-                (Line::Start, b'\\') => self.line = Line::Backslash,
-                (Line::Backslash, b'.') => self.line = Line::Terminator,
-                (Line::Terminator, b'\n') => self.line = Line::Ended(1),
-                (Line::Ended(breaks @ ..BREAKS), b'\n') => self.line = Line::Ended(breaks + 1),
-                (Line::Ended(_), _) => return Err("bytes follow the terminator of the rows"),
-                _ => {
-                    // Inside a row: on to its end in one leap.
-                    if let Some(end) = memchr(b'\n', bytes) {
-                        self.rows += 1;
-                        self.line = Line::Start;
-                        bytes = &bytes[end + 1..];
-                    } else {
-                        self.line = Line::Row;
-                        bytes = &[];
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        if self.ended > 0 {
+            return self.breaks(bytes);
+        }
+        let mut begin = 0;
+        for end in memchr_iter(b'\n', bytes) {
+            let line = &bytes[begin..end];
+            begin = end + 1;
+            let terminator = match self.line.take() {
+                Some(first) => self.joined(first, line),
+                None if line == TERMINATOR => true,
+                None => {
+                    self.rows += 1;
+                    if let Some(fingerprint) = &mut self.fingerprint {
+                        fingerprint.add(line);
                     }
-                    continue;
+                    false
                 }
+            };
+            if terminator {
+                self.ended = 1;
+                return self.breaks(&bytes[begin..]);
             }
-            bytes = &bytes[1..];
+        }
+        if begin < bytes.len() {
+            let hashed = self.fingerprint.is_some();
+            self.line
+                .get_or_insert_with(|| Line::new(hashed))
+                .push(&bytes[begin..]);
         }
         Ok(())
     }
 
-    /// The number of rows.
+    /// A line of several pieces, of which `last` is the last; whether it is the terminator.
+    fn joined(&mut self, mut line: Line, last: &[u8]) -> bool {
+        line.push(last);
+        if line.head[..line.length] == *TERMINATOR {
+            return true;
+        }
+        self.rows += 1;
+        if let (Some(fingerprint), Some(hasher)) = (&mut self.fingerprint, line.hasher) {
+            fingerprint.add_hash(hasher.finish());
+        }
+        false
+    }
+
+    /// What follows the terminator.
+    fn breaks(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        for byte in bytes {
+            if *byte != b'\n' || self.ended == BREAKS {
+                return Err("bytes follow the terminator of the rows");
+            }
+            self.ended += 1;
+        }
+        Ok(())
+    }
+
+    /// What was counted.
     ///
     /// # Errors
     /// When the terminator was not seen.
-    pub(crate) fn finish(self) -> Result<u64, &'static str> {
-        match self.line {
-            Line::Ended(BREAKS) => Ok(self.rows),
-            _ => Err("the rows end without their terminator (\\.)"),
+    pub(crate) fn finish(self) -> Result<Rows, &'static str> {
+        if self.ended == BREAKS {
+            Ok(Rows {
+                rows: self.rows,
+                fingerprint: self.fingerprint,
+            })
+        } else {
+            Err("the rows end without their terminator (\\.)")
+        }
+    }
+}
+
+impl Line {
+    fn new(hashed: bool) -> Self {
+        Self {
+            hasher: hashed.then(ItemHasher::default),
+            ..Self::default()
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let now = bytes.len().min(self.head.len() - self.length);
+        self.head[self.length..self.length + now].copy_from_slice(&bytes[..now]);
+        self.length += now;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.push(bytes);
         }
     }
 }
@@ -79,10 +149,10 @@ impl RowCounter {
 mod tests {
     use proptest::prelude::*;
 
-    use super::RowCounter;
+    use super::{Fingerprint, RowCounter, Rows};
 
-    fn count(bytes: &[u8], piece: usize) -> Result<u64, &'static str> {
-        let mut counter = RowCounter::default();
+    fn count(bytes: &[u8], piece: usize) -> Result<Rows, &'static str> {
+        let mut counter = RowCounter::new(true);
         for piece in bytes.chunks(piece) {
             counter.push(piece)?;
         }
@@ -105,7 +175,9 @@ mod tests {
         ] {
             for piece in [1, 2, 3, 100] {
                 assert_eq!(
-                    count(text.as_bytes(), piece).map_err(|_| ()),
+                    count(text.as_bytes(), piece)
+                        .map(|rows| rows.rows)
+                        .map_err(|_| ()),
                     rows,
                     "{text:?}"
                 );
@@ -119,7 +191,10 @@ mod tests {
             let rows: Vec<_> = rows.into_iter().filter(|row| row != "\\.").collect();
             let mut text: String = rows.iter().flat_map(|row| [row.as_str(), "\n"]).collect();
             text.push_str("\\.\n\n\n");
-            prop_assert_eq!(count(text.as_bytes(), piece), Ok(rows.len() as u64));
+            let mut fingerprint = Fingerprint::default();
+            rows.iter().for_each(|row| fingerprint.add(row.as_bytes()));
+            let expected = Rows { rows: rows.len() as u64, fingerprint: Some(fingerprint) };
+            prop_assert_eq!(count(text.as_bytes(), piece), Ok(expected));
         }
     }
 }

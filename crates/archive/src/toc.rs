@@ -17,7 +17,7 @@ const NAME_LIMIT: u64 = 4 * 1024 * 1024;
 /// Longest definition that is kept, bytes.
 const DEFINITION_LIMIT: u64 = 64 * 1024 * 1024;
 /// Most bytes that [`read_toc`] keeps in memory for one archive.
-const TOC_LIMIT: u64 = 256 * 1024 * 1024;
+pub(crate) const TOC_LIMIT: u64 = 256 * 1024 * 1024;
 /// Kinds whose definitions name roles, extensions, tablespaces or settings, so that a restore's
 /// preflight needs their text. Definitions of other kinds are passed over, which keeps the
 /// memory for 100,000 tables small.
@@ -68,6 +68,11 @@ pub enum DataPosition {
 pub struct TocEntry {
     /// Number by which entries refer to each other.
     pub dump_id: i32,
+    /// Oid of the system catalogue that held the object in the source (1259 for `pg_class`); 0
+    /// for entries that are no object of their own, rows among them.
+    pub table_oid: u32,
+    /// Oid of the object in the source; for `TABLE DATA` that of the table.
+    pub oid: u32,
     /// Whether data belongs to the entry (rows, large objects).
     pub has_data: bool,
     /// Kind: `TABLE`, `TABLE DATA`, `ACL`, `BLOBS`, ….
@@ -233,8 +238,8 @@ impl TocReader {
             1 => true,
             other => return Err(text.reader.damaged(format!("the data flag is {other}"))),
         };
-        text.number("the table's oid of an entry")?;
-        text.number("the oid of an entry")?;
+        let table_oid = text.number("the table's oid of an entry")?;
+        let oid = text.number("the oid of an entry")?;
         let name = text.name("the name of an entry")?.unwrap_or_default();
         let kind = text.name("the kind of an entry")?.unwrap_or_default();
         if kind.is_empty() {
@@ -326,6 +331,8 @@ impl TocReader {
         }
         Ok(Some(TocEntry {
             dump_id,
+            table_oid,
+            oid,
             has_data,
             kind,
             name,

@@ -3,7 +3,9 @@
 
 use std::io::{self, Cursor, Read};
 
-use archive::{ArchiveError, check_custom, check_directory, check_plain, codes, read_toc};
+use archive::{
+    ArchiveError, CheckOptions, check_custom, check_directory, check_plain, codes, read_toc,
+};
 use proptest::prelude::*;
 
 /// Writes archives as pg_dump does, so that every byte can be chosen.
@@ -84,7 +86,7 @@ impl Writer {
     }
 
     fn check(&self) -> Result<archive::ArchiveSummary, ArchiveError> {
-        check_custom(Cursor::new(&self.bytes))
+        check_custom(Cursor::new(&self.bytes), &CheckOptions::default())
     }
 }
 
@@ -249,9 +251,11 @@ fn bar_38_file_names_cannot_lead_out() {
     ] {
         let mut writer = Writer::new(14, 3, 0);
         writer.int(1).entry(7, "TABLE DATA", "t", COPY).text(name);
-        let result = check_directory(Cursor::new(&writer.bytes), |opened| {
-            panic!("{opened} was opened")
-        });
+        let result = check_directory(
+            Cursor::new(&writer.bytes),
+            |opened| panic!("{opened} was opened"),
+            &CheckOptions::default(),
+        );
         assert!(
             matches!(result, Err(ArchiveError::UnsafeFileName { .. })),
             "{name}"
@@ -262,10 +266,14 @@ fn bar_38_file_names_cannot_lead_out() {
             .entry(7, "BLOBS", "BLOBS", None)
             .text("blobs.toc");
         let list = format!("123 {name}\n");
-        let result = check_directory(Cursor::new(&writer.bytes), |opened| {
-            assert_eq!(opened, "blobs.toc");
-            Ok(Box::new(Cursor::new(list.clone().into_bytes())))
-        });
+        let result = check_directory(
+            Cursor::new(&writer.bytes),
+            |opened| {
+                assert_eq!(opened, "blobs.toc");
+                Ok(Box::new(Cursor::new(list.clone().into_bytes())))
+            },
+            &CheckOptions::default(),
+        );
         assert!(result.is_err(), "{name}");
     }
 }
@@ -280,7 +288,7 @@ fn a_reader_that_fails_is_told_apart_from_damage() {
     }
     let bytes = table(14, 0, &[b"a\n\\.\n\n\n"]).bytes;
     let reader = Cursor::new(&bytes[..bytes.len() - 3]).chain(Failing);
-    let error = check_custom(reader).unwrap_err();
+    let error = check_custom(reader, &CheckOptions::default()).unwrap_err();
     assert_eq!(error.code(), codes::ARCHIVE_UNREADABLE);
 }
 
@@ -367,10 +375,10 @@ proptest! {
 
     #[test]
     fn bar_38_random_bytes_are_no_archive(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = check_custom(Cursor::new(&bytes));
+        let _ = check_custom(Cursor::new(&bytes), &CheckOptions::default());
         let _ = check_plain(Cursor::new(&bytes));
         let headed = [Writer::new(16, 1, 3).bytes, bytes].concat();
-        prop_assert!(check_custom(Cursor::new(&headed)).is_err() || headed.len() < 80);
+        prop_assert!(check_custom(Cursor::new(&headed), &CheckOptions::default()).is_err() || headed.len() < 80);
     }
 
     #[test]
@@ -392,9 +400,9 @@ proptest! {
             }
         }
         bytes.truncate(cut.index(bytes.len()) + 1);
-        let _ = check_custom(Cursor::new(&bytes));
+        let _ = check_custom(Cursor::new(&bytes), &CheckOptions::default());
         let _ = read_toc(Cursor::new(&bytes));
-        let _ = check_directory(Cursor::new(&bytes), |_| Ok(Box::new(io::empty())));
+        let _ = check_directory(Cursor::new(&bytes), |_| Ok(Box::new(io::empty())), &CheckOptions::default());
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod support;
 
 use std::io::Cursor;
 
-use archive::{check_custom, check_plain, read_toc};
+use archive::{CheckOptions, check_custom, check_plain, read_toc};
 use support::{ALL_ROWS, Corpus, ROWS, check_dir};
 
 /// Every `PIECES`-th part of a file is cut off in turn.
@@ -19,7 +19,7 @@ fn whole_archives(major: u32) {
         let piped = corpus.piped(&format!("p{name}"), compression);
         for path in [seekable, piped] {
             let bytes = std::fs::read(&path).unwrap();
-            let summary = check_custom(Cursor::new(&bytes)).unwrap();
+            let summary = check_custom(Cursor::new(&bytes), &CheckOptions::default()).unwrap();
             assert_eq!(summary.rows(), ALL_ROWS, "{path:?}");
             assert_eq!(summary.tables.len(), 4, "{path:?}");
             assert_eq!(
@@ -51,7 +51,11 @@ fn whole_archives(major: u32) {
         directory_damage_is_found(&dir, &summary.files);
     }
     let inserts = corpus.dump("inserts", &["-Fc", "--inserts"]);
-    let summary = check_custom(std::fs::File::open(inserts).unwrap()).unwrap();
+    let summary = check_custom(
+        std::fs::File::open(inserts).unwrap(),
+        &CheckOptions::default(),
+    )
+    .unwrap();
     assert!(summary.tables.iter().all(|table| table.rows.is_none()));
     let plain = std::fs::read(corpus.dump("plain.sql", &["-Fp"])).unwrap();
     let summary = check_plain(Cursor::new(&plain)).unwrap();
@@ -111,14 +115,14 @@ fn cut_points(length: usize) -> Vec<usize> {
 fn cuts_are_found(bytes: &[u8], compression: &str) {
     for cut in cut_points(bytes.len()) {
         assert!(
-            check_custom(Cursor::new(&bytes[..cut])).is_err(),
+            check_custom(Cursor::new(&bytes[..cut]), &CheckOptions::default()).is_err(),
             "compression {compression}: cut at {cut} of {} was not found",
             bytes.len()
         );
     }
     let longer = [bytes, b"\0"].concat();
     assert!(
-        check_custom(Cursor::new(longer)).is_err(),
+        check_custom(Cursor::new(longer), &CheckOptions::default()).is_err(),
         "a byte after the end"
     );
 }
@@ -130,14 +134,16 @@ fn cuts_are_found(bytes: &[u8], compression: &str) {
 fn flips(bytes: &[u8], compression: &str) {
     for at in cut_points(bytes.len()) {
         // Any answer will do, as long as there is one.
-        let _ = check_custom(Cursor::new(flipped(bytes, at)));
+        let _ = check_custom(Cursor::new(flipped(bytes, at)), &CheckOptions::default());
     }
     // The rows of the big table are most of the file; large objects are at its end.
     let rows = bytes.len() / 3..bytes.len() * 2 / 3;
     let places: Vec<_> = rows.step_by(37).collect();
     let found = places
         .iter()
-        .filter(|at| check_custom(Cursor::new(flipped(bytes, **at))).is_err())
+        .filter(|at| {
+            check_custom(Cursor::new(flipped(bytes, **at)), &CheckOptions::default()).is_err()
+        })
         .count();
     assert!(places.len() > 100);
     if matches!(compression, "1" | "gzip:1") {
@@ -194,5 +200,10 @@ fn statistics_and_other_new_entries_of_18_are_read() {
             .iter()
             .any(|entry| entry.kind == "STATISTICS DATA")
     );
-    assert_eq!(check_custom(Cursor::new(&bytes)).unwrap().rows(), ALL_ROWS);
+    assert_eq!(
+        check_custom(Cursor::new(&bytes), &CheckOptions::default())
+            .unwrap()
+            .rows(),
+        ALL_ROWS
+    );
 }

@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt;
 
 use crate::repository::DamagedBackup;
 use crate::{
-    BackupError, BackupId, Catalog, Manifest, Repository, RunRecord, RunState, lock, manifest,
-    records, state::StateDir,
+    BackupError, BackupId, Catalog, Manifest, ProofSummary, Repository, RunRecord, RunState, lock,
+    manifest, prove, records, state::StateDir,
 };
 
 /// Largest manifest or list of hashes that is read, bytes. One line for each of 100,000 files of
@@ -39,19 +39,25 @@ impl Repository {
     /// # Errors
     /// When the store or the state directory cannot be read; a damaged backup is no error.
     pub async fn catalog(&self) -> Result<Catalog, BackupError> {
-        let (backups, damaged, incomplete) = self.stored().await?;
+        let Stored {
+            backups,
+            proofs,
+            damaged,
+            incomplete,
+        } = self.stored().await?;
         let state = StateDir::existing(&self.state_dir)?;
         let runs = self.runs(state.as_ref(), &backups, &damaged, &incomplete)?;
         Ok(Catalog {
             backups,
             runs,
             damaged,
+            proofs,
         })
     }
 
     /// Largest sequence number of a backup, 0 where there is none.
     pub(crate) async fn newest_sequence(&self) -> Result<u64, BackupError> {
-        let (backups, ..) = self.stored().await?;
+        let backups = self.stored().await?.backups;
         Ok(backups.first().map_or(0, |manifest| manifest.sequence))
     }
 
@@ -61,7 +67,11 @@ impl Repository {
     /// [`BackupError::NotFound`], [`BackupError::Ambiguous`]; [`BackupError::Manifest`] when the
     /// one that is meant is damaged.
     pub async fn find(&self, wanted: &str) -> Result<Manifest, BackupError> {
-        let (mut backups, damaged, _) = self.stored().await?;
+        let Stored {
+            mut backups,
+            damaged,
+            ..
+        } = self.stored().await?;
         let not_found = |reason: String| BackupError::NotFound {
             wanted: wanted.to_owned(),
             reason,
@@ -117,9 +127,7 @@ impl Repository {
     }
 
     /// Backups newest first, damaged ones, and directories without a manifest.
-    async fn stored(
-        &self,
-    ) -> Result<(Vec<Manifest>, Vec<DamagedBackup>, Vec<BackupId>), BackupError> {
+    async fn stored(&self) -> Result<Stored, BackupError> {
         let entries = self
             .store
             .list("")
@@ -148,7 +156,7 @@ impl Repository {
             }
         }
         let store = self.store.as_ref();
-        let loaded: Vec<(BackupId, Result<Manifest, String>)> = stream::iter(complete)
+        let loaded: Vec<(BackupId, Result<Loaded, String>)> = stream::iter(complete)
             .map(|(id, entries)| async move {
                 let loaded = load(store, &id, &entries).await;
                 (id, loaded)
@@ -158,15 +166,30 @@ impl Repository {
             .await;
         let mut backups = Vec::new();
         let mut damaged = Vec::new();
+        let mut proofs = Vec::new();
         for (id, loaded) in loaded {
             match loaded {
-                Ok(manifest) => backups.push(manifest),
+                Ok((manifest, proof)) => {
+                    backups.push(manifest);
+                    proofs.extend(proof);
+                }
                 Err(problem) => damaged.push(DamagedBackup { id, problem }),
             }
         }
         backups.sort_by(|a: &Manifest, b| (b.sequence, &b.id).cmp(&(a.sequence, &a.id)));
+        let order: HashMap<&BackupId, usize> = backups
+            .iter()
+            .enumerate()
+            .map(|(at, manifest)| (&manifest.id, at))
+            .collect();
+        proofs.sort_by_key(|proof: &ProofSummary| order.get(&proof.backup).copied());
         damaged.reverse();
-        Ok((backups, damaged, incomplete))
+        Ok(Stored {
+            backups,
+            proofs,
+            damaged,
+            incomplete,
+        })
     }
 
     fn runs(
@@ -226,6 +249,20 @@ impl Repository {
         Ok(runs)
     }
 }
+
+/// What the store holds.
+struct Stored {
+    /// Newest first.
+    backups: Vec<Manifest>,
+    /// In the order of the backups.
+    proofs: Vec<ProofSummary>,
+    damaged: Vec<DamagedBackup>,
+    /// Directories without a manifest.
+    incomplete: Vec<BackupId>,
+}
+
+/// A backup that can be trusted as far as its manifest goes, with its newest proof.
+type Loaded = (Manifest, Option<ProofSummary>);
 
 fn without_record(id: &BackupId) -> RunRecord {
     let time = id.as_str().split_once('-').map_or("", |(time, _)| time);
@@ -355,7 +392,7 @@ pub(crate) fn compare_sums(
     problems
 }
 
-async fn load(store: &dyn Store, id: &BackupId, entries: &[Entry]) -> Result<Manifest, String> {
+async fn load(store: &dyn Store, id: &BackupId, entries: &[Entry]) -> Result<Loaded, String> {
     let bytes = read_text(store, &format!("{id}/{}", manifest::FILE_NAME)).await?;
     let manifest = parse(id, &bytes)?;
     let sums = read_text(store, &format!("{id}/{}", manifest::SUMS_NAME)).await?;
@@ -386,5 +423,6 @@ async fn load(store: &dyn Store, id: &BackupId, entries: &[Entry]) -> Result<Man
             }
         }
     }
-    Ok(manifest)
+    let proof = prove::newest_summary(store, id, entries, &bytes).await;
+    Ok((manifest, proof))
 }

@@ -2,6 +2,8 @@
 
 /// The backup run failed; nothing was published.
 pub const BACKUP_FAILED: &str = "BACKUP_FAILED";
+/// The archive does not hold what the server counted in the dump's own snapshot.
+pub const ATTESTATION_FAILED: &str = "ATTESTATION_FAILED";
 /// The role may not read everything that the backup would need.
 pub const RIGHTS_MISSING: &str = "RIGHTS_MISSING";
 /// Another run holds the target's lock.
@@ -28,6 +30,7 @@ pub const PRUNE_REFUSED: &str = "PRUNE_REFUSED";
 /// Every code of this crate, for the test that compares them with `docs/errors.md`.
 pub const ALL: &[&str] = &[
     BACKUP_FAILED,
+    ATTESTATION_FAILED,
     RIGHTS_MISSING,
     TARGET_LOCKED,
     BACKUP_NOT_FOUND,

@@ -61,6 +61,18 @@ pub enum BackupError {
         /// What is wrong.
         problem: String,
     },
+    /// The archive does not hold what the server counted in the dump's own snapshot.
+    #[error(
+        "the archive of database {database:?} does not hold what the server counted in the dump's \
+         own snapshot: {}",
+        first(problems)
+    )]
+    AttestationFailed {
+        /// Database.
+        database: String,
+        /// Each table, sequence or kind of object, with both numbers.
+        problems: Vec<String>,
+    },
     /// Another run holds the lock.
     #[error("another run works on {target}: {holder}")]
     Locked {
@@ -171,6 +183,16 @@ pub enum BackupError {
         /// Why.
         problem: String,
     },
+    /// A throw-away server could not be had, or could not take the backup: nothing is known of the
+    /// backup itself.
+    #[error("{operation} in the throw-away server failed, which says nothing of the backup")]
+    Sandbox {
+        /// What was tried.
+        operation: String,
+        /// The failure.
+        #[source]
+        source: Box<BackupError>,
+    },
     /// The run was cancelled.
     #[error("interrupted while {operation}")]
     Interrupted {
@@ -194,6 +216,7 @@ impl BackupError {
             Self::Preflight { .. } | Self::ArchiveIncomplete { .. } | Self::File { .. } => {
                 codes::BACKUP_FAILED
             }
+            Self::AttestationFailed { .. } => codes::ATTESTATION_FAILED,
             Self::Locked { .. } => codes::TARGET_LOCKED,
             Self::NotFound { .. } => codes::BACKUP_NOT_FOUND,
             Self::Ambiguous { .. } => codes::BACKUP_AMBIGUOUS,
@@ -204,9 +227,30 @@ impl BackupError {
             Self::RestoreNeedsAttention { .. } => codes::RESTORE_NEEDS_ATTENTION,
             Self::State { .. } | Self::Unsafe { .. } => codes::STATE_UNUSABLE,
             Self::PruneRefused { .. } => codes::PRUNE_REFUSED,
+            Self::Sandbox { source, .. } => match source.as_ref() {
+                // It came up, but lacks something: an extension, a locale.
+                Self::RestoreRefused { .. } => dbexec::codes::SANDBOX_UNAVAILABLE,
+                _ => dbexec::codes::SANDBOX_FAILED,
+            },
             Self::Interrupted { .. } => dbexec::codes::INTERRUPTED,
         }
     }
+}
+
+/// Most differences that a message names.
+const NAMED: usize = 10;
+
+fn first(problems: &[String]) -> String {
+    let mut text = problems
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if problems.len() > NAMED {
+        text.push_str(&format!("; and {} more", problems.len() - NAMED));
+    }
+    text
 }
 
 fn summary(problems: &[VerifyProblem]) -> String {

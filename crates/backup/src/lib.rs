@@ -7,6 +7,7 @@
 pub mod attest;
 mod catalog;
 pub mod codes;
+pub mod compare;
 pub mod error;
 pub mod event;
 mod export;
@@ -14,6 +15,7 @@ pub mod id;
 mod lock;
 pub mod manifest;
 mod names;
+mod prove;
 mod prune;
 mod recipe;
 mod records;
@@ -31,6 +33,10 @@ pub use event::{BackupEvent, EventSink};
 pub use export::export;
 pub use id::{BackupId, Clock};
 pub use manifest::Manifest;
+pub use prove::{
+    AmcheckProof, CheckProof, DatabaseProof, Proof, ProofResult, ProofSummary, ProveOptions,
+    SandboxNeeds, prove, sandbox_needs,
+};
 pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
 pub use requests::{

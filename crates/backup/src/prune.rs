@@ -11,8 +11,8 @@ use crate::lock::{Holder, TargetLock};
 use crate::manifest::TargetRecord;
 use crate::requests::PrunePlan;
 use crate::{
-    BackupError, BackupEvent, Catalog, EventSink, Manifest, Repository, RunState, VerifyLevel,
-    records, run, state::StateDir,
+    BackupError, BackupEvent, Catalog, EventSink, Manifest, ProofResult, Repository, RunState,
+    VerifyLevel, records, run, state::StateDir,
 };
 
 /// A backup this many times smaller than the one before it looks as if rows had been lost.
@@ -101,6 +101,11 @@ fn plan_target(
             .extend(backups.iter().map(|m| (m.id.clone(), reason.clone())));
         return;
     }
+    let proven = backups.iter().find(|m| {
+        catalog
+            .proof(&m.id)
+            .is_some_and(|proof| proof.result == ProofResult::Passed)
+    });
     let verified = backups.iter().find(|m| m.verified >= VerifyLevel::Read);
     // Pairs of newer and older: the newest place where the size fell.
     let before_fall = backups.windows(2).find_map(|pair| {
@@ -112,6 +117,9 @@ fn plan_target(
         if age < keep_last {
             plan.keep
                 .push((id, format!("{} of the last {keep_last}", age + 1)));
+        } else if proven.is_some_and(|proven| proven.id == id) {
+            plan.keep
+                .push((id, "the newest that was proven by a restore".to_owned()));
         } else if verified.is_some_and(|verified| verified.id == id) {
             plan.keep
                 .push((id, "the newest that was read to its end".to_owned()));

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use storage::Store;
 
-use crate::{Clock, Manifest, id::BackupId, manifest::StoredFile};
+use crate::{Clock, Manifest, ProofSummary, id::BackupId, manifest::StoredFile};
 
 /// A store of backups with its state directory and clock.
 #[derive(Clone)]
@@ -83,6 +83,16 @@ pub struct Catalog {
     pub runs: Vec<RunRecord>,
     /// Damaged ones.
     pub damaged: Vec<DamagedBackup>,
+    /// The newest proof of each backup that has one, in the order of the backups.
+    pub proofs: Vec<ProofSummary>,
+}
+
+impl Catalog {
+    /// The newest proof of a backup.
+    #[must_use]
+    pub fn proof(&self, id: &BackupId) -> Option<&ProofSummary> {
+        self.proofs.iter().find(|proof| proof.backup == *id)
+    }
 }
 
 impl Repository {

@@ -31,6 +31,9 @@ pub enum VerifyLevel {
     /// The whole archive decodes to its end; the default.
     #[default]
     Read,
+    /// All of it restores into a throw-away server and equals the source. Never a run's own: it is
+    /// recorded beside the manifest afterwards.
+    Restore,
 }
 
 /// Options of a backup run.
@@ -46,8 +49,16 @@ pub struct BackupOptions {
     pub jobs: Option<u32>,
     /// Check after the dump, before the manifest.
     pub verify: VerifyLevel,
+    /// Bytes of tables, as they are on the server, whose rows are fingerprinted in one run, the
+    /// smallest first; `None` for [`BackupOptions::FINGERPRINT_BUDGET`], 0 for none at all.
+    pub fingerprint_budget: Option<u64>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
+}
+
+impl BackupOptions {
+    /// Bytes whose rows are fingerprinted where nothing else is asked for: 2 GB.
+    pub const FINGERPRINT_BUDGET: u64 = 2_000_000_000;
 }
 
 /// A backup that exists.

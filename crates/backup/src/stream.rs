@@ -2,14 +2,10 @@
 //! are written or read, so that transport, hashing and disk overlap; memory stays constant.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use storage::{Store, StoreError, StoreWriter};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -112,61 +108,6 @@ impl HashedWriter {
 
     pub(crate) async fn abort(self) -> Result<(), StoreError> {
         self.writer.abort().await
-    }
-}
-
-/// What a [`HashingReader`] has seen.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    hash: Sha256,
-    /// Bytes read so far.
-    pub(crate) bytes: u64,
-    /// Whether the end of the stream was reached.
-    pub(crate) ended: bool,
-}
-
-impl Seen {
-    /// Digest of what was read so far, lower-case hex.
-    pub(crate) fn sha256(&self) -> String {
-        hex::encode(self.hash.clone().finalize())
-    }
-}
-
-/// Hashes what is read through it.
-pub(crate) struct HashingReader {
-    inner: Pin<Box<dyn AsyncRead + Send>>,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl HashingReader {
-    /// Wraps a reader; the second value tells what was read, also after the reader is gone.
-    pub(crate) fn new(inner: Pin<Box<dyn AsyncRead + Send>>) -> (Self, Arc<Mutex<Seen>>) {
-        let seen = Arc::default();
-        let reader = Self {
-            inner,
-            seen: Arc::clone(&seen),
-        };
-        (reader, seen)
-    }
-}
-
-impl AsyncRead for HashingReader {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let room = buf.remaining();
-        let read = self.inner.as_mut().poll_read(cx, buf);
-        if let Poll::Ready(Ok(())) = read {
-            let new = &buf.filled()[before..];
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.hash.update(new);
-            seen.bytes += new.len() as u64;
-            seen.ended |= new.is_empty() && room > 0;
-        }
-        read
     }
 }
 

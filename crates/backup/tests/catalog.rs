@@ -14,7 +14,6 @@ async fn verify(home: &Home, manifest: &Manifest) -> VerifyReport {
         &home.repo,
         &manifest.id,
         VerifyLevel::Hash,
-        None,
         &home.events,
         &CancellationToken::new(),
     )

@@ -314,7 +314,12 @@ async fn exports_are_whole_and_never_overwrite() {
         match wanted.unwrap_or(stored) {
             DumpFormat::Custom => {
                 let file = std::fs::File::open(&request.output).unwrap();
-                assert_eq!(archive::check_custom(file).unwrap().rows(), 500);
+                assert_eq!(
+                    archive::check_custom(file, &archive::CheckOptions::default())
+                        .unwrap()
+                        .rows(),
+                    500
+                );
             }
             DumpFormat::Plain => {
                 let file = std::fs::File::open(&request.output).unwrap();
@@ -327,7 +332,12 @@ async fn exports_are_whole_and_never_overwrite() {
                     let file = std::fs::File::open(request.output.join(name))?;
                     Ok(Box::new(file) as Box<dyn std::io::Read>)
                 };
-                assert_eq!(archive::check_directory(toc, open).unwrap().rows(), 500);
+                assert_eq!(
+                    archive::check_directory(toc, open, &archive::CheckOptions::default())
+                        .unwrap()
+                        .rows(),
+                    500
+                );
             }
         }
         // A second export to the same place is refused and changes nothing.

@@ -42,13 +42,11 @@ async fn a_run_publishes_a_backup_that_verifies_in_every_format() {
             report.manifest.recipe
         );
         assert!(fake.scratch_is_empty());
-        let executor: Arc<dyn PgExecutor> = fake.clone();
         for level in [VerifyLevel::Hash, VerifyLevel::Read] {
             let verified = backup::verify(
                 &home.repo,
                 &report.manifest.id,
                 level,
-                Some(&executor),
                 &home.events,
                 &CancellationToken::new(),
             )
@@ -116,7 +114,8 @@ async fn bar_07_10_13_14_failed_dumps_are_never_backups() {
 /// A clean end with exit status 0 in the middle of an archive: found by reading it.
 #[tokio::test(flavor = "multi_thread")]
 async fn bar_13_a_cut_with_a_clean_end_is_refused() {
-    for stop in [0, 1, 4, 5, 6, 50_000, 100_009] {
+    let whole = support::fake::custom_archive(&[b'x'; 100_000]).len();
+    for stop in [0, 1, 4, 5, 6, 50_000, whole - 1] {
         let home = Home::new();
         let fake = FakeExecutor::new(Script {
             dump_stops_at: Some(stop),
@@ -269,7 +268,7 @@ async fn bar_36_names_are_data() {
         let bytes = std::fs::read(home.backups().join(report.manifest.id.as_str()).join(file));
         assert_eq!(
             bytes.unwrap(),
-            format!("PGDMP{}PGEND", database.name).into_bytes()
+            support::fake::custom_archive(database.name.as_bytes())
         );
     }
     // No name ever became an argument.
@@ -417,7 +416,6 @@ async fn verify_hash(home: &Home, id: &BackupId) -> backup::VerifyReport {
         &home.repo,
         id,
         VerifyLevel::Hash,
-        None,
         &home.events,
         &CancellationToken::new(),
     )
@@ -684,10 +682,128 @@ async fn verify_in(repo: &backup::Repository, id: &BackupId) -> backup::VerifyRe
         repo,
         id,
         VerifyLevel::Hash,
-        None,
         &backup::event::NoEvents,
         &cancel,
     )
     .await
     .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_attests_what_the_server_counted() {
+    for options in formats() {
+        let home = Home::new();
+        let fake = FakeExecutor::new(Script::default());
+        let report = home.run_with(&home.repo, &fake, &options).await.unwrap();
+        let manifest = &report.manifest;
+        assert_eq!(manifest.target.settings["wal_level"], "replica");
+        let attestation = manifest.databases[0].attestation.as_ref().unwrap();
+        assert!(attestation.snapshot, "{attestation:?}");
+        let [table] = attestation.tables.as_slice() else {
+            panic!("{attestation:?}");
+        };
+        assert_eq!(
+            (table.schema.as_str(), table.name.as_str(), table.rows),
+            ("public", "t", 1)
+        );
+        let plain = options.format == DumpFormat::Plain;
+        assert_eq!(table.fingerprint.is_none(), plain);
+        assert_eq!(attestation.catalogue.is_none(), plain);
+        assert_eq!(
+            attestation.missing.is_empty(),
+            !plain,
+            "{:?}",
+            attestation.missing
+        );
+        let snapshot = fake
+            .started
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(program, args, _)| {
+                *program == PgProgram::PgDump
+                    && args.contains(&"--snapshot=00000003-0000001B-1".to_owned())
+            });
+        assert!(snapshot);
+
+        // No fingerprints, and only those.
+        let off = BackupOptions {
+            fingerprint_budget: Some(0),
+            ..options.clone()
+        };
+        let report = home.run_with(&home.repo, &fake, &off).await.unwrap();
+        let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+        assert!(attestation.snapshot && attestation.tables[0].fingerprint.is_none());
+        assert_eq!(attestation.tables[0].rows, 1);
+        assert_eq!(attestation.catalogue.is_none(), plain);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_archive_lacks_what_the_server_counted_fails() {
+    for options in formats() {
+        let home = Home::new();
+        let fake = FakeExecutor::new(Script {
+            server_rows: 3,
+            ..Script::default()
+        });
+        let error = home
+            .run_with(&home.repo, &fake, &options)
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), backup::codes::ATTESTATION_FAILED);
+        let text = error.to_string();
+        assert!(
+            text.contains("table public.t has 3 rows on the server and 1 in the archive"),
+            "{text}"
+        );
+        assert!(home.files().is_empty());
+        fake.change(|script| {
+            script.server_rows = 1;
+            script.server_large_objects = 2;
+        });
+        let result = home.run_with(&home.repo, &fake, &options).await;
+        if options.format == DumpFormat::Plain {
+            // A script tells nothing of them that is compared.
+            result.unwrap();
+        } else {
+            let text = result.unwrap_err().to_string();
+            assert!(
+                text.contains("2 large objects on the server and 0"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_exports_no_snapshot_is_backed_up_and_told() {
+    let home = Home::new();
+    let words = "cannot export a snapshot here";
+    let fake = FakeExecutor::new(Script {
+        no_snapshot: Some(words.to_owned()),
+        // Would be a difference if it had been counted in the dump's snapshot.
+        server_rows: 9,
+        ..Script::default()
+    });
+    let report = home.run(&fake).await.unwrap();
+    let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+    assert!(!attestation.snapshot);
+    assert!(
+        attestation.missing[0].contains(words),
+        "{:?}",
+        attestation.missing
+    );
+    assert!(home.events.text().contains(words));
+    // What the archive itself holds is attested all the same.
+    assert_eq!(attestation.tables[0].rows, 1);
+    let dumped = fake
+        .started
+        .lock()
+        .unwrap()
+        .iter()
+        .any(|(program, args, _)| {
+            *program == PgProgram::PgDump && !args.iter().any(|arg| arg.starts_with("--snapshot"))
+        });
+    assert!(dumped);
 }

@@ -14,7 +14,7 @@ use crate::executor::{ExecError, Input, Invocation, PgExecutor, PgProgram};
 /// Last line of every script: a stream that was cut after the program ended would lack it.
 const END_MARK: &str = "pgstow-end-of-output";
 /// Most bytes that a query of ours may answer with: 100,000 tables with long names.
-const MAX_ANSWER: u64 = 64 << 20;
+pub(crate) const MAX_ANSWER: u64 = 64 << 20;
 
 /// Runs one SELECT and decodes each row from JSON (the statement is wrapped in
 /// `row_to_json`). `vars` are psql variables: use `:'name'` for a literal and `:"name"` for an
@@ -29,27 +29,38 @@ pub async fn rows<T: DeserializeOwned>(
     select: &str,
     vars: &[(&str, &str)],
 ) -> Result<Vec<T>, ExecError> {
-    let select = select.trim().trim_end_matches(';');
     let settings = executor.settings();
     // Here and not in the environment: a restored script runs through psql too.
     let script = format!(
-        "set statement_timeout to {}; set lock_timeout to {};\n\
-         select pg_catalog.row_to_json(pgstow_row) from (\n{select}\n) pgstow_row;\n",
+        "set statement_timeout to {}; set lock_timeout to {};\n{}",
         settings.statement_timeout.as_millis(),
-        settings.lock_wait_timeout.as_millis()
+        settings.lock_wait_timeout.as_millis(),
+        json_rows(select)
     );
     let text = run(executor, database, name, &script, vars, false).await?;
+    decode_rows(name, database, &text)
+}
+
+/// A SELECT as a statement that answers each row in JSON.
+pub(crate) fn json_rows(select: &str) -> String {
+    let select = select.trim().trim_end_matches(';');
+    format!("select pg_catalog.row_to_json(pgstow_row) from (\n{select}\n) pgstow_row;\n")
+}
+
+/// Decodes what [`json_rows`] answered.
+pub(crate) fn decode_rows<T: DeserializeOwned>(
+    name: &'static str,
+    database: &str,
+    text: &str,
+) -> Result<Vec<T>, ExecError> {
     // A row may be printed over several lines.
-    serde_json::Deserializer::from_str(&text)
+    serde_json::Deserializer::from_str(text)
         .into_iter()
         .collect::<Result<Vec<T>, _>>()
         .map_err(|error| ExecError::Query {
             query: name,
             database: database.to_owned(),
-            message: format!(
-                "the answer was not understood ({error}): {}",
-                shorten(&text)
-            ),
+            message: format!("the answer was not understood ({error}): {}", shorten(text)),
         })
 }
 

@@ -1,67 +1,15 @@
 //! Programs in real containers of every major: output, failure, cancellation, what stays behind.
 
-use std::sync::Arc;
+mod executor_support;
+
 use std::time::{Duration, Instant};
 
-use dbexec::executor::{HostPrograms, Input};
-use dbexec::runtime::{ContainerRuntime, EndpointInput, connect_runtime};
-use dbexec::{
-    ConnectionSettings, ContainerIdentity, CredentialSource, DbContext, DbCreds, DbMode, ExecError,
-    FieldSources, Invocation, PgExecutor, PgProgram, ServerIdentity, TlsOptions, Trail,
-    open_executor, query,
-};
+use dbexec::executor::Input;
+use dbexec::{ExecError, Invocation, PgProgram, query};
+use executor_support::executor;
 use testkit::PgContainer;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
-
-async fn runtime() -> Arc<dyn ContainerRuntime> {
-    Arc::new(
-        connect_runtime(&EndpointInput::default())
-            .await
-            .expect("an engine answers"),
-    )
-}
-
-async fn executor(container: &PgContainer, major: u32, run: &str) -> Arc<dyn PgExecutor> {
-    let runtime = runtime().await;
-    let details = runtime
-        .inspect(container.id())
-        .await
-        .expect("it can be inspected");
-    let context = DbContext {
-        mode: DbMode::InContainer,
-        creds: DbCreds {
-            host: None,
-            port: 5432,
-            database: "postgres".to_owned(),
-            user: "postgres".to_owned(),
-            password: Some(container.password().into()),
-            tls: TlsOptions::default(),
-        },
-        source: CredentialSource::Explicit,
-        field_sources: FieldSources::default(),
-        container: Some(ContainerIdentity {
-            id: details.id,
-            name: details.name,
-            image: details.image,
-            image_digest: details.image_digest,
-            compose: None,
-        }),
-        server: ServerIdentity {
-            version_num: major * 10_000,
-            version: major.to_string(),
-            system_identifier: None,
-            in_recovery: false,
-            is_superuser: true,
-        },
-        trail: Trail::default(),
-    };
-    let mut settings = ConnectionSettings::new(run);
-    settings.stall_after = Duration::from_secs(2);
-    open_executor(context, Some(runtime), HostPrograms::default(), settings)
-        .await
-        .expect("the executor opens")
-}
 
 fn invocation(program: PgProgram, args: &[&str]) -> Invocation {
     Invocation::new(
@@ -303,4 +251,38 @@ async fn bar_18_a_recreated_container_is_another_one() {
         .unwrap_err();
     assert_eq!(error.code(), dbexec::codes::CONTAINER_CHANGED);
     assert!(error.to_string().contains("another container"), "{error}");
+}
+
+#[tokio::test]
+async fn free_space_where_the_server_keeps_its_data() {
+    let container = PgContainer::start(15).unwrap();
+    let executor = executor(&container, 15, "space").await;
+    let shown = container
+        .exec(&["df", "-B1", "--output=avail", "/var/lib/postgresql/data"])
+        .unwrap();
+    let shown: u64 = shown.lines().nth(1).unwrap().trim().parse().unwrap();
+    let free = executor
+        .free_bytes("/var/lib/postgresql/data")
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        free.abs_diff(shown) < 4 << 30,
+        "{free} is not about {shown}"
+    );
+    let memory = executor.free_bytes("/dev/shm").await.unwrap().unwrap();
+    assert!((32 << 20..=64 << 20).contains(&memory), "{memory}");
+    for nothing in ["/none such", "$(echo /)", "-k", "/etc/passwd"] {
+        assert_eq!(
+            executor.free_bytes(nothing).await.unwrap(),
+            None,
+            "{nothing}"
+        );
+    }
+    let bare = PgContainer::builder(15)
+        .image(&testkit::images::shell_less())
+        .start()
+        .unwrap();
+    let executor = self::executor(&bare, 15, "bare-space").await;
+    assert_eq!(executor.free_bytes("/srv/data").await.unwrap(), None);
 }

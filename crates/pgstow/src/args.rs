@@ -237,6 +237,10 @@ pub(crate) struct BackupArgs {
     /// Check after the dump, before the backup is published [default: read]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) verify: Option<VerifyArg>,
+    /// How many bytes of tables are fingerprinted in a run, the smallest first; 0 for none
+    /// [default: 2GB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) fingerprint_budget: Option<String>,
     /// A tag for the manifest; may be given more than once
     #[arg(long, value_name = "K=V")]
     pub(crate) tag: Vec<String>,
@@ -273,11 +277,6 @@ pub(crate) struct VerifyArgs {
     /// Level of proof
     #[arg(long, value_enum, default_value = "read")]
     pub(crate) level: LevelArg,
-    /// Server whose pg_restore reads the archives; without one pgstow's own reader does
-    #[arg(long, value_name = "TARGET")]
-    pub(crate) target: Option<String>,
-    #[command(flatten)]
-    pub(crate) options: TargetArgs,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -408,12 +407,12 @@ impl Command {
             Self::Discover(args) => Some((args.target.as_deref(), &args.options)),
             Self::Doctor(args) => Some((args.target.as_deref(), &args.options)),
             Self::Backup(args) => Some((args.target.as_deref(), &args.options)),
-            Self::Verify(args) => Some((args.target.as_deref(), &args.options)),
             Self::Restore(args) => Some((args.to.as_deref(), &args.options)),
             Self::Rollback(args) => Some((args.target.as_deref(), &args.options)),
             Self::Export(args) => Some((args.target.as_deref(), &args.options)),
             Self::List
             | Self::Show(_)
+            | Self::Verify(_)
             | Self::Prune(_)
             | Self::Config { .. }
             | Self::Completions { .. }

@@ -86,6 +86,10 @@ pub(crate) const KEEP_OLD: EnvVar = EnvVar {
     name: "PGSTOW_KEEP_OLD",
     doc: "how long a replaced database is kept (as --keep-old)",
 };
+pub(crate) const FINGERPRINT_BUDGET: EnvVar = EnvVar {
+    name: "PGSTOW_FINGERPRINT_BUDGET",
+    doc: "bytes of tables that are fingerprinted in a run (as --fingerprint-budget)",
+};
 
 /// All of them, in the order in which `--help` shows them.
 pub(crate) const ALL: &[EnvVar] = &[
@@ -108,6 +112,7 @@ pub(crate) const ALL: &[EnvVar] = &[
     JOBS,
     VERIFY,
     KEEP_OLD,
+    FINGERPRINT_BUDGET,
 ];
 
 /// The part of `--help` that lists them.

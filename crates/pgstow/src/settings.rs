@@ -56,8 +56,6 @@ pub(crate) struct TargetSettings {
     pub(crate) allow_mixed_sources: bool,
     /// Whether argument, environment or configuration name a server.
     pub(crate) named: bool,
-    /// Whether an argument does.
-    pub(crate) typed: bool,
 }
 
 /// Everything that a command goes by.
@@ -77,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) exclude_table_data: Vec<String>,
     /// How long a replaced database is kept.
     pub(crate) keep_old: Duration,
+    /// Bytes of tables that a run fingerprints.
+    pub(crate) fingerprint_budget: Option<u64>,
     /// The layers, for `config show`.
     pub(crate) layers: Layers,
 }
@@ -151,6 +151,7 @@ impl Settings {
             verify,
             exclude_table_data: layers.list("backup.exclude_table_data"),
             keep_old: layers.duration("restore.keep_old").unwrap_or(KEEP_OLD),
+            fingerprint_budget: layers.size("backup.fingerprint_budget"),
             layers,
         })
     }
@@ -256,6 +257,11 @@ fn add_arguments(
             value(args.verify.as_ref().map(word)),
         )?;
         layers.add_argument("backup.jobs", "--jobs", count(args.jobs))?;
+        layers.add_argument(
+            "backup.fingerprint_budget",
+            "--fingerprint-budget",
+            text(args.fingerprint_budget.as_deref()),
+        )?;
         if !args.exclude_table_data.is_empty() {
             let list = Value::List(args.exclude_table_data.clone());
             layers.add_argument(
@@ -270,7 +276,7 @@ fn add_arguments(
     };
     let flag = match command {
         Command::Restore(_) => "--to",
-        Command::Verify(_) | Command::Export(_) => "--target",
+        Command::Export(_) => "--target",
         _ => "TARGET",
     };
     layers.add_argument("target.name", flag, text(name))?;
@@ -441,7 +447,6 @@ fn target(layers: &mut Layers, env: &EnvSnapshot) -> Result<TargetSettings, Comm
         sslkey: layers.path("target.sslkey"),
         sslcrl: layers.path("target.sslcrl"),
         allow_mixed_sources: layers.switch("target.allow_mixed_sources"),
-        typed,
         named: from_env || names.iter().any(|key| layers.text(key).is_some()),
     })
 }

@@ -410,10 +410,12 @@ impl Check {
                 let (schema, name, lossy) = copied_table(&statement.text);
                 self.summary.tables.push(TableData {
                     dump_id: 0,
+                    oid: 0,
                     schema,
                     name,
                     bytes: 0,
                     rows: Some(0),
+                    fingerprint: None,
                     lossy,
                 });
                 self.mode = Mode::CopyBegins;

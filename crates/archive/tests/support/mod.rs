@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use archive::{ArchiveError, ArchiveSummary};
+use archive::{ArchiveError, ArchiveSummary, CheckOptions};
 use testkit::{PgContainer, process::docker};
 
 /// Rows of `s.t` in the fixture.
@@ -95,7 +95,7 @@ impl Corpus {
 
 pub(crate) fn check_dir(path: &Path) -> Result<ArchiveSummary, ArchiveError> {
     let toc = File::open(path.join("toc.dat")).unwrap();
-    archive::check_directory(toc, |name| open(&path.join(name)))
+    archive::check_directory(toc, |name| open(&path.join(name)), &CheckOptions::default())
 }
 
 fn open(path: &Path) -> io::Result<Box<dyn Read>> {

@@ -1,6 +1,20 @@
 //! Attestations: what a source held, read in the dump's own snapshot, kept in the manifest so
 //! that every later copy can be compared with it row for row.
 
+mod budget;
+mod compare;
+mod contents;
 mod model;
+mod server;
+mod session;
+mod settings;
+mod settle;
 
 pub use model::{Attestation, AttestedLargeObjects, AttestedSequence, AttestedTable, TableScope};
+
+pub(crate) use budget::Budget;
+pub(crate) use compare::differences;
+pub(crate) use contents::{Contents, Wanted};
+pub(crate) use session::Attesting;
+pub(crate) use settings::{ServerSetting, choose as choose_settings};
+pub(crate) use settle::{settle, settle_unread};

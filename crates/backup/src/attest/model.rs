@@ -30,6 +30,10 @@ pub struct Attestation {
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestedTable {
+    /// Oid in the source, by which an archive finds its table whatever encoding its names are in;
+    /// 0 where it is not known (plain scripts).
+    #[serde(default)]
+    pub oid: u32,
     /// Schema, in UTF-8.
     pub schema: String,
     /// Name, in UTF-8.
@@ -66,6 +70,9 @@ pub enum TableScope {
 /// One sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestedSequence {
+    /// Oid in the source.
+    #[serde(default)]
+    pub oid: u32,
     /// Schema, in UTF-8.
     pub schema: String,
     /// Name, in UTF-8.

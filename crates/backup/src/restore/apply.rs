@@ -44,6 +44,19 @@ pub async fn restore(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, BackupError> {
+    carry_out(repo, executor, plan, true, sink, cancel).await
+}
+
+/// As [`restore`]; into a server that is this run's alone without a lock, so that no file of a
+/// lock stays behind.
+pub(crate) async fn carry_out(
+    repo: &Repository,
+    executor: &Arc<dyn PgExecutor>,
+    plan: &RestorePlan,
+    locked: bool,
+    sink: &dyn EventSink,
+    cancel: &CancellationToken,
+) -> Result<RestoreReport, BackupError> {
     query::check_same_server(executor.as_ref())
         .await
         .map_err(|source| {
@@ -58,7 +71,10 @@ pub async fn restore(
     let key = records::lock_key(context.server.system_identifier.as_deref(), &target);
     let state = StateDir::open(&repo.state_dir)?;
     let holder = Holder::this("restore", None, repo.clock.as_ref());
-    let _lock = TargetLock::acquire(&state, &key, &target, &holder).await?;
+    let _lock = match locked {
+        true => Some(TargetLock::acquire(&state, &key, &target, &holder).await?),
+        false => None,
+    };
     let started = repo.clock.now();
     for message in &plan.warnings {
         sink.emit(BackupEvent::Warning {
@@ -170,7 +186,11 @@ impl Run<'_> {
             .map_err(|source| exec("setting the database's parameters", source))?;
         let warnings = self.fill(false).await?;
         self.step(RestoreStep::Comparing)?;
-        let counts = self.count(false).await?;
+        // A database that is going to be the live one has to prove more.
+        let counts = match &self.journal {
+            Some(_) => self.compare().await?,
+            None => self.count(false).await?,
+        };
         self.enter("setting the database's properties")?;
         create::finish(
             executor,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use archive::{PlainSummary, TableData, Toc};
+use archive::{ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc};
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
 
@@ -30,6 +30,8 @@ pub(crate) struct Checked {
     pub(crate) tables: Vec<TableData>,
     /// Number of large objects; `None` for a plain dump.
     pub(crate) large_objects: Option<u64>,
+    /// What else an archive says of itself, its catalogue among it; the tables are above.
+    pub(crate) rest: Option<ArchiveSummary>,
     /// Each file by its name (empty for a single file).
     pub(crate) files: BTreeMap<String, Fingerprint>,
 }
@@ -48,6 +50,14 @@ impl Checked {
 pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
     let place = source.place.clone();
     let format = source.format;
+    let options = CheckOptions {
+        // What was attested has fingerprints of the source itself.
+        fingerprints: match &source.backup {
+            Some(backup) if backup.1.attestation.is_some() => Fingerprints::None,
+            _ => Fingerprints::All,
+        },
+        catalogue: true,
+    };
     let handle = tokio::runtime::Handle::current();
     let result = tokio::task::spawn_blocking(move || {
         Files {
@@ -55,7 +65,7 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
             handle,
             seen: Seen::default(),
         }
-        .check(format)
+        .check(format, &options)
     })
     .await;
     let remedy = || match source.backup {
@@ -96,8 +106,8 @@ impl Files {
         })
     }
 
-    fn check(&self, format: SourceFormat) -> Result<Checked, String> {
-        let result = self.structure(format);
+    fn check(&self, format: SourceFormat, options: &CheckOptions<'_>) -> Result<Checked, String> {
+        let result = self.structure(format, options);
         // A wrong hash explains more than what is wrong with the structure.
         self.compare()?;
         let mut checked = result?;
@@ -106,13 +116,21 @@ impl Files {
         Ok(checked)
     }
 
-    fn structure(&self, format: SourceFormat) -> Result<Checked, String> {
+    fn structure(
+        &self,
+        format: SourceFormat,
+        options: &CheckOptions<'_>,
+    ) -> Result<Checked, String> {
         let open = |name: &str| self.open(name).map_err(|error| in_words(&error));
-        let checked = |toc, plain, summary: Option<archive::ArchiveSummary>| Checked {
+        let checked = |toc, plain, mut summary: Option<ArchiveSummary>| Checked {
             toc,
             plain,
             large_objects: summary.as_ref().map(|summary| summary.large_objects),
-            tables: summary.map(|summary| summary.tables).unwrap_or_default(),
+            tables: summary
+                .as_mut()
+                .map(|summary| std::mem::take(&mut summary.tables))
+                .unwrap_or_default(),
+            rest: summary,
             files: BTreeMap::new(),
         };
         match format {
@@ -122,7 +140,7 @@ impl Files {
                 // On an error too, the rest is read so that the hash can speak.
                 let toc = toc.or_else(|error| drain(first).and(Err(error)))?;
                 let mut reader = open("")?;
-                let summary = archive::check_custom(&mut reader);
+                let summary = archive::check_custom(&mut reader, options);
                 drain(reader)?;
                 let summary = summary.map_err(|error| in_words(&error))?;
                 Ok(checked(Some(toc), None, Some(summary)))
@@ -132,8 +150,11 @@ impl Files {
                 let toc = archive::read_toc(&mut first).map_err(|error| in_words(&error));
                 let toc = toc.or_else(|error| drain(first).and(Err(error)))?;
                 let mut reader = open("toc.dat")?;
-                let summary =
-                    archive::check_directory(&mut reader, |name| Ok(Box::new(self.open(name)?)));
+                let summary = archive::check_directory(
+                    &mut reader,
+                    |name| Ok(Box::new(self.open(name)?)),
+                    options,
+                );
                 drain(reader)?;
                 let summary = summary.map_err(|error| in_words(&error))?;
                 Ok(checked(Some(toc), None, Some(summary)))

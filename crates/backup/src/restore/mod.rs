@@ -28,9 +28,12 @@ pub use journal::{
 pub use live::LiveSession;
 pub use plan::plan_restore;
 
+pub(crate) use apply::carry_out;
+pub(crate) use create::{drop as drop_database, oid as database_oid};
 pub(crate) use fill::{checked_stored, plain_stream, upload_stored};
-pub(crate) use plan::PlannedWork;
+pub(crate) use plan::{PlannedWork, role_statements};
+pub(crate) use psql::run as run_script;
 pub(crate) use rollback::refuse_unfinished;
 pub use rollback::{drop_kept, resume, rollback};
 pub use source::database_to_restore;
-pub(crate) use source::{Source, SourceFormat, of_backup as source_of_backup};
+pub(crate) use source::{Source, SourceFormat, chosen, of_backup as source_of_backup};

@@ -155,12 +155,12 @@ pub(crate) async fn resolve(
     }
 }
 
-/// The source for one database of a backup.
-pub(crate) fn of_backup(
-    repo: &Repository,
-    manifest: Manifest,
+/// The database of a backup that is meant: the one that is named, or the only one that a user
+/// made.
+pub(crate) fn chosen<'a>(
+    manifest: &'a Manifest,
     database: Option<&str>,
-) -> Result<Source, BackupError> {
+) -> Result<&'a DatabaseRecord, BackupError> {
     let names = || {
         manifest
             .databases
@@ -190,8 +190,8 @@ pub(crate) fn of_backup(
         }
         (_, record) => record,
     };
-    let Some(record) = record.cloned() else {
-        return Err(refused(
+    record.ok_or_else(|| {
+        refused(
             format!(
                 "backup {} holds no database {:?}; it holds {}",
                 manifest.id,
@@ -199,8 +199,17 @@ pub(crate) fn of_backup(
                 names()
             ),
             "name one of these with --database NAME".to_owned(),
-        ));
-    };
+        )
+    })
+}
+
+/// The source for one database of a backup.
+pub(crate) fn of_backup(
+    repo: &Repository,
+    manifest: Manifest,
+    database: Option<&str>,
+) -> Result<Source, BackupError> {
+    let record = chosen(&manifest, database)?.clone();
     Ok(Source {
         label: format!("database {:?} of backup {}", record.name, manifest.id),
         format: match record.archive.format {

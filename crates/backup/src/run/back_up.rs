@@ -9,16 +9,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::{clean_up, remove_backup};
-use super::dump::{Kind, Source, Work, arguments, explain_lock, filters};
+use super::dump::{Work, explain_lock};
 use super::preflight::{Plan, preflight};
-use super::queries::{DatabaseFacts, InsideFacts};
-use super::{Progress, publish::publish};
+use super::publish::publish;
+use crate::attest::Budget;
 use crate::lock::{Holder, TargetLock};
-use crate::manifest::{ArchiveRecord, DatabaseRecord, FORMAT_VERSION, TargetRecord};
+use crate::manifest::{DatabaseRecord, FORMAT_VERSION, TargetRecord};
 use crate::{
-    BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, DumpFormat, EventSink,
-    Manifest, Repository, RunRecord, RunState, VerifyLevel, names, recipe, records, script,
-    state::StateDir, verify,
+    BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, EventSink, Manifest,
+    Repository, RunRecord, RunState, VerifyLevel, recipe, records, state::StateDir, verify,
 };
 
 /// Backs up one target. `id` names the run and the backup; the executor's sessions carry it in
@@ -157,13 +156,13 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-struct Run<'a> {
-    repo: &'a Repository,
-    executor: &'a Arc<dyn PgExecutor>,
-    options: &'a BackupOptions,
-    sink: &'a dyn EventSink,
-    cancel: &'a CancellationToken,
-    record: &'a RunRecord,
+pub(super) struct Run<'a> {
+    pub(super) repo: &'a Repository,
+    pub(super) executor: &'a Arc<dyn PgExecutor>,
+    pub(super) options: &'a BackupOptions,
+    pub(super) sink: &'a dyn EventSink,
+    pub(super) cancel: &'a CancellationToken,
+    pub(super) record: &'a RunRecord,
     state: &'a StateDir,
 }
 
@@ -198,18 +197,31 @@ impl Run<'_> {
         let roles = std::mem::take(&mut plan.roles);
         let globals = work.store_globals(roles, self.sink, &mut warnings).await?;
         let mut databases = Vec::new();
+        // Those that were read back already.
+        let mut read_back = Vec::new();
+        let mut budget = Budget::new(
+            self.options
+                .fingerprint_budget
+                .unwrap_or(BackupOptions::FINGERPRINT_BUDGET),
+        );
         for (number, (facts, inside)) in plan.databases.iter().enumerate() {
             self.go_on("dumping")?;
-            let dumped = self.dump(&work, &plan, number + 1, facts, inside).await;
+            let dumped = self
+                .dump(&work, &plan, number + 1, facts, inside, &mut budget)
+                .await;
             let waited = self.executor.settings().lock_wait_timeout;
-            databases.push(dumped.map_err(|error| explain_lock(error, waited))?);
+            let dumped = dumped.map_err(|error| explain_lock(error, waited))?;
+            if dumped.read_back {
+                read_back.push(number);
+            }
+            databases.push(dumped.record);
         }
         let mut manifest = self.manifest(&plan, databases, globals, warnings);
         // Bound to one server from its discovery to the end: an archive of another server that
         // took its place must not be published under this target's name.
         let (same, checked) = tokio::join!(
             dbexec::query::check_same_server(self.executor.as_ref()),
-            self.check(&manifest)
+            self.check(&manifest, &read_back)
         );
         same.map_err(|source| BackupError::Exec {
             operation: "checking that the server is still the same".to_owned(),
@@ -230,103 +242,6 @@ impl Run<'_> {
             });
         }
         Ok(())
-    }
-
-    async fn dump(
-        &self,
-        work: &Work<'_>,
-        plan: &Plan,
-        number: usize,
-        facts: &DatabaseFacts,
-        inside: &InsideFacts,
-    ) -> Result<DatabaseRecord, BackupError> {
-        let settings = self.executor.settings();
-        let args = arguments(self.options, plan.compression, settings.lock_wait_timeout);
-        let operation = format!("dumping database {:?}", facts.name);
-        let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
-        let stem = names::stem(number, &facts.name);
-        let (files, finished, compression) = match self.options.format {
-            DumpFormat::Custom | DumpFormat::Plain => {
-                let (name, kind, compression) = match self.options.format {
-                    DumpFormat::Plain => (
-                        format!("{stem}.sql.zst"),
-                        Kind::Script(script::DATABASE_END),
-                        script::COMPRESSION,
-                    ),
-                    _ => (
-                        format!("{stem}.dump"),
-                        Kind::Custom,
-                        plan.compression.as_str(),
-                    ),
-                };
-                let source = Source {
-                    program: PgProgram::PgDump,
-                    args,
-                    database: facts.name.clone(),
-                    kind,
-                    name: &name,
-                    operation: &operation,
-                };
-                let (file, finished) = work.store_output(source, &mut progress).await?;
-                (vec![file], finished, compression)
-            }
-            DumpFormat::Directory => {
-                // Each job is a session, and the leader is one more.
-                let most = settings.max_connections.saturating_sub(1).max(1);
-                let jobs = self.options.jobs.unwrap_or(2).clamp(1, most);
-                let (files, finished) = work
-                    .store_directory(
-                        args,
-                        &facts.name,
-                        jobs,
-                        &format!("{stem}.dir"),
-                        &operation,
-                        &mut progress,
-                    )
-                    .await?;
-                (files, finished, plan.compression.as_str())
-            }
-        };
-        let seconds = progress.finish();
-        for line in &finished.stderr {
-            self.sink.emit(BackupEvent::Warning {
-                message: format!("pg_dump of {:?}: {line}", facts.name),
-            });
-        }
-        let mut dump_warnings = finished.stderr;
-        if finished.stderr_dropped > 0 {
-            dump_warnings.push(format!(
-                "({} earlier lines left out)",
-                finished.stderr_dropped
-            ));
-        }
-        Ok(DatabaseRecord {
-            name: facts.name.clone(),
-            owner: facts.owner.clone(),
-            encoding: facts.encoding.clone(),
-            collate: facts.collate.clone(),
-            ctype: facts.ctype.clone(),
-            locale_provider: facts.locale_provider.clone(),
-            locale: facts.locale.clone(),
-            icu_rules: facts.icu_rules.clone(),
-            collation_version: facts.collation_version.clone(),
-            tablespace: facts.tablespace.clone(),
-            connection_limit: facts.connection_limit,
-            comment: facts.comment.clone(),
-            size_bytes: facts.size_bytes.unwrap_or(0),
-            settings: facts.settings.clone(),
-            acl: facts.acl.clone(),
-            extensions: inside.extensions.clone(),
-            archive: ArchiveRecord {
-                format: self.options.format,
-                compression: compression.to_owned(),
-                files,
-                seconds,
-                filters: filters(self.options),
-                warnings: dump_warnings,
-            },
-            attestation: None,
-        })
     }
 
     fn manifest(
@@ -355,7 +270,7 @@ impl Run<'_> {
                 database: Some(context.creds.database.clone()),
                 container: context.container.clone(),
                 server: context.server.clone(),
-                settings: BTreeMap::new(),
+                settings: plan.settings.clone(),
             },
             programs: BTreeMap::from([(
                 PgProgram::PgDump.as_str().to_owned(),
@@ -363,7 +278,7 @@ impl Run<'_> {
             )]),
             globals,
             databases,
-            verified: self.options.verify,
+            verified: self.options.verify.min(VerifyLevel::Read),
             warnings,
             tags: self.options.tags.clone(),
             recipe: Vec::new(),
@@ -371,7 +286,7 @@ impl Run<'_> {
     }
 
     /// Checks the stored files before anything points to them.
-    async fn check(&self, manifest: &Manifest) -> Result<(), BackupError> {
+    async fn check(&self, manifest: &Manifest, done: &[usize]) -> Result<(), BackupError> {
         if self.options.verify == VerifyLevel::None {
             return Ok(());
         }
@@ -379,7 +294,7 @@ impl Run<'_> {
             self.repo,
             manifest,
             self.options.verify,
-            Some(self.executor),
+            done,
             self.sink,
             self.cancel,
         )

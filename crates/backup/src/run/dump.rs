@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Progress;
 use super::preflight::Compression;
-use super::structure::Structure;
+use super::structure::{Along, Structure};
+use crate::attest::Contents;
 use crate::script::{self, Encoder};
 use crate::stream::{HashedWriter, PIECE};
 use crate::{BackupError, BackupOptions, DumpFormat, manifest::StoredFile};
@@ -39,10 +40,20 @@ pub(crate) struct Source<'a> {
     pub(crate) args: Vec<String>,
     pub(crate) database: String,
     pub(crate) kind: Kind,
+    /// How it is read along; `None` for what has no archive's structure.
+    pub(crate) along: Option<Along>,
     /// Name of the file in the backup's directory.
     pub(crate) name: &'a str,
     /// What is being done, for errors.
     pub(crate) operation: &'a str,
+}
+
+/// A stream that was stored.
+pub(crate) struct Stored {
+    pub(crate) file: StoredFile,
+    pub(crate) finished: Finished,
+    /// What was read along, where its format is known.
+    pub(crate) contents: Option<Contents>,
 }
 
 /// Where streams are stored, and how to stop.
@@ -137,12 +148,13 @@ impl Work<'_> {
         &self,
         source: Source<'_>,
         progress: &mut Progress<'_>,
-    ) -> Result<(StoredFile, Finished), BackupError> {
+    ) -> Result<Stored, BackupError> {
         let Source {
             program,
             args,
             database,
             kind,
+            along,
             name,
             operation,
         } = source;
@@ -173,14 +185,18 @@ impl Work<'_> {
             .copy(
                 &mut running.stdout,
                 &mut sink,
-                kind,
+                (kind, along),
                 program,
                 operation,
                 progress,
             )
             .await;
         let finished = match copied {
-            Ok(()) => running.finish(program).await.map_err(exec),
+            Ok(contents) => running
+                .finish(program)
+                .await
+                .map(|finished| (finished, contents))
+                .map_err(exec),
             Err(error) => {
                 // The program and its session end before the run reports its failure.
                 end_program.cancel();
@@ -190,9 +206,13 @@ impl Work<'_> {
             }
         };
         match finished {
-            Ok(finished) => {
+            Ok((finished, contents)) => {
                 let file = sink.commit(self.store.as_ref()).await.map_err(stored)?;
-                Ok((file, finished))
+                Ok(Stored {
+                    file,
+                    finished,
+                    contents,
+                })
             }
             Err(error) => {
                 if let Err(left) = sink.abort().await {
@@ -207,11 +227,11 @@ impl Work<'_> {
         &self,
         stdout: &mut dbexec::executor::ProgramOutput,
         sink: &mut HashedWriter,
-        kind: Kind,
+        (kind, along): (Kind, Option<Along>),
         program: PgProgram,
         operation: &str,
         progress: &mut Progress<'_>,
-    ) -> Result<(), BackupError> {
+    ) -> Result<Option<Contents>, BackupError> {
         let stored = |source| BackupError::Store {
             operation: operation.to_owned(),
             source,
@@ -224,10 +244,7 @@ impl Work<'_> {
             Kind::Custom => None,
             Kind::Script(_) => Some(Encoder::start()),
         };
-        let structure = match kind {
-            Kind::Custom => Some(Structure::start()),
-            Kind::Script(_) => None,
-        };
+        let structure = along.map(Structure::start);
         let mut tail = script::Tail::default();
         let mut first = true;
         loop {
@@ -263,12 +280,14 @@ impl Work<'_> {
                 });
             }
         }
-        if let Some(structure) = structure {
-            structure.finish().await.map_err(incomplete)?;
-        }
+        // The end of a script first: it tells more plainly that a stream was cut.
         if let Kind::Script(closing) = kind {
             tail.check(closing).map_err(incomplete)?;
         }
+        let contents = match structure {
+            Some(structure) => structure.finish().await.map_err(incomplete)?,
+            None => None,
+        };
         if let Some(encoder) = encoder {
             for done in encoder
                 .finish()
@@ -278,7 +297,7 @@ impl Work<'_> {
                 sink.write(done).await.map_err(stored)?;
             }
         }
-        Ok(())
+        Ok(contents)
     }
 }
 

@@ -4,7 +4,7 @@ use dbexec::executor::conninfo_dbname;
 use dbexec::{ExecError, PgProgram};
 
 use super::Progress;
-use super::dump::{Kind, Source, Work};
+use super::dump::{Kind, Source, Stored, Work};
 use crate::{BackupError, BackupEvent, EventSink, manifest::GlobalsRecord, script};
 
 /// Name of the stored script.
@@ -48,6 +48,7 @@ impl Work<'_> {
                     args,
                     database: context.creds.database.clone(),
                     kind: Kind::Script(script::CLUSTER_END),
+                    along: None,
                     name: NAME,
                     operation: "dumping the globals",
                 },
@@ -55,7 +56,7 @@ impl Work<'_> {
             )
             .await;
         match stored {
-            Ok((file, finished)) => {
+            Ok(Stored { file, finished, .. }) => {
                 for line in finished.stderr {
                     warn(format!("pg_dumpall: {line}"));
                 }

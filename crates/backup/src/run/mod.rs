@@ -2,6 +2,7 @@
 
 mod back_up;
 mod cleanup;
+mod database;
 mod directory;
 mod dump;
 mod globals;

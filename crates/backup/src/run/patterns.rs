@@ -4,17 +4,29 @@
 
 use serde::Serialize;
 
+use crate::BackupOptions;
+
 /// One pattern: names that match `table` in schemas that match `schema`, or, without a schema, in
 /// the search path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct TablePattern {
-    pub(crate) schema: Option<String>,
-    pub(crate) table: String,
+struct TablePattern {
+    schema: Option<String>,
+    table: String,
+}
+
+/// The patterns of a run, as a JSON array for a query's variable.
+pub(crate) fn all(options: &BackupOptions) -> String {
+    let patterns: Vec<_> = options
+        .exclude_table_data
+        .iter()
+        .map(|pattern| translate(pattern))
+        .collect();
+    serde_json::to_string(&patterns).unwrap_or_else(|_| "[]".to_owned())
 }
 
 /// Translates a pattern. Of `database.schema.table` the database is left out, as pg_dump wants it
 /// to be the one that it dumps.
-pub(crate) fn translate(pattern: &str) -> TablePattern {
+fn translate(pattern: &str) -> TablePattern {
     let mut parts = vec![String::new()];
     let mut quoted = false;
     let mut chars = pattern.chars().peekable();

@@ -1,5 +1,6 @@
 //! What is checked before anything is written to the store, and what is learnt on the way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dbexec::executor::ProgramInfo;
@@ -8,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::patterns;
 use super::queries::{self, DatabaseFacts, InsideFacts};
-use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository};
+use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository, attest};
 
 /// What the dumps need to know.
 pub(crate) struct Plan {
@@ -16,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) databases: Vec<(DatabaseFacts, InsideFacts)>,
     /// Roles of the server.
     pub(crate) roles: Vec<String>,
+    /// Parameters of the server for the manifest.
+    pub(crate) settings: BTreeMap<String, String>,
     /// The pg_dump that runs.
     pub(crate) pg_dump: ProgramInfo,
     /// `--compress` of pg_dump, as the manifest records it.
@@ -72,12 +75,8 @@ pub(crate) async fn preflight(
         let operation = operation.to_owned();
         move |source| BackupError::Exec { operation, source }
     };
-    let filters: Vec<_> = options
-        .exclude_table_data
-        .iter()
-        .map(|pattern| patterns::translate(pattern))
-        .collect();
-    let filters = filters.as_slice();
+    let filters = patterns::all(options);
+    let filters = filters.as_str();
     // Very likely one of the databases that will be dumped: asked before the list is known.
     let likely = match options.databases.as_slice() {
         [only] => only.as_str(),
@@ -149,6 +148,7 @@ pub(crate) async fn preflight(
     Ok(Plan {
         databases,
         roles: server.roles,
+        settings: attest::choose_settings(&server.settings),
         pg_dump,
         compression,
         warnings,
@@ -309,7 +309,7 @@ mod tests {
 
     fn inside(tables: u64) -> InsideFacts {
         InsideFacts {
-            extensions: std::collections::BTreeMap::new(),
+            extensions: BTreeMap::new(),
             tables,
             missing_count: 0,
             missing: Vec::new(),

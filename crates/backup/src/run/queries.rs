@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dbexec::{ExecError, PgExecutor};
 use serde::Deserialize;
 
-use super::patterns::TablePattern;
+use crate::attest::ServerSetting;
 use crate::manifest::DatabaseSetting;
 
 /// The server as a whole.
@@ -22,6 +22,8 @@ pub(crate) struct ServerFacts {
     pub(crate) lock_capacity: u64,
     /// `max_locks_per_transaction`.
     pub(crate) locks_per_transaction: u64,
+    /// Parameters that a throw-away server may need, not yet chosen.
+    pub(crate) settings: Vec<ServerSetting>,
 }
 
 /// A row of `pg_database`.
@@ -97,7 +99,11 @@ select
   current_setting('max_locks_per_transaction')::bigint
     * (current_setting('max_connections')::bigint
        + current_setting('max_prepared_transactions')::bigint) as lock_capacity,
-  current_setting('max_locks_per_transaction')::bigint as locks_per_transaction";
+  current_setting('max_locks_per_transaction')::bigint as locks_per_transaction,
+  (select coalesce(json_agg(json_build_object(
+      'name', name, 'value', setting, 'source', source) order by name), '[]')
+   from pg_settings
+   where strpos(name, '.') > 0 or context <> 'internal' and vartype <> 'real') as settings";
 
 // :'filters' are the patterns of --exclude-table-data: pg_dump does not read rows of these tables,
 // so row-level security does not stop it there.
@@ -164,15 +170,14 @@ pub(crate) async fn server(executor: &dyn PgExecutor) -> Result<ServerFacts, Exe
 pub(crate) async fn inside(
     executor: &dyn PgExecutor,
     database: &str,
-    filters: &[TablePattern],
+    filters: &str,
 ) -> Result<InsideFacts, ExecError> {
-    let filters = serde_json::to_string(filters).unwrap_or_else(|_| "[]".to_owned());
     one(
         executor,
         database,
         "rights",
         INSIDE,
-        &[("filters", &filters)],
+        &[("filters", filters)],
     )
     .await
 }

@@ -1,32 +1,30 @@
 //! Verifying one backup: manifest, list of hashes and every file, each difference named.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use dbexec::PgExecutor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::archives::{Checked, check_archives, check_file};
+use super::archives::{Checked, Work, check_archives};
 use crate::catalog::{compare_sums, parse, parse_sums, read_text};
+use crate::prove::{check_proof, is_proof_name};
 use crate::requests::VerifyProblem;
+use crate::run::Progress;
 use crate::{
     BackupError, BackupId, EventSink, Repository, VerifyLevel, VerifyReport, manifest,
     manifest::StoredFile,
 };
 
-/// Verifies one backup. Differences are in the report, not an error. Archives are decoded by the
-/// executor's pg_restore when there is one and it is not older than the archives, else by the
-/// built-in reader.
+/// Verifies one backup. Differences are in the report, not an error. At level `read` archives are
+/// decoded by pgstow's own reader and compared with their attestation; no server is asked.
 ///
 /// # Errors
-/// [`BackupError::NotFound`] when there is no such backup; the store's or the executor's failure;
+/// [`BackupError::NotFound`] when there is no such backup; the store's failure;
 /// [`BackupError::Interrupted`].
 pub async fn verify(
     repo: &Repository,
     id: &BackupId,
     level: VerifyLevel,
-    executor: Option<&Arc<dyn PgExecutor>>,
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<VerifyReport, BackupError> {
@@ -81,20 +79,20 @@ pub async fn verify(
                 }
             }
             known.extend(manifest.files().map(|file| file.name.clone()));
-            check_archives(repo, manifest, level, executor, sink, cancel).await?
+            check_archives(repo, manifest, level, &[], sink, cancel).await?
         }
         (Err(problem), Ok(sums)) => {
             // The manifest is of no use; the list of hashes still tells of every file.
             differ(manifest::FILE_NAME, problem.clone());
             known.extend(sums.keys().cloned());
-            let mut checked = Checked::default();
+            let mut work = Work::new(repo, id, VerifyLevel::Hash, cancel);
             for (name, sha256) in sums {
                 if name == manifest::FILE_NAME {
                     continue;
                 }
                 let full = format!("{id}/{name}");
                 let Some(entry) = listed.iter().find(|entry| entry.name == full) else {
-                    checked.problem(name, "it is missing".to_owned());
+                    work.checked.problem(name, "it is missing".to_owned());
                     continue;
                 };
                 let file = StoredFile {
@@ -102,9 +100,11 @@ pub async fn verify(
                     bytes: entry.bytes,
                     sha256: sha256.clone(),
                 };
-                check_file(repo, id, &file, name, &mut checked, None, cancel).await?;
+                let mut progress = Progress::start(sink, "verify", name, Some(file.bytes));
+                work.file(&file, name, None, &mut progress).await?;
+                progress.finish();
             }
-            checked
+            work.checked
         }
         (Err(problem), Err(_)) => {
             differ(manifest::FILE_NAME, problem.clone());
@@ -113,8 +113,17 @@ pub async fn verify(
     };
     for entry in &listed {
         let name = entry.name.trim_start_matches(&format!("{id}/"));
-        if !known.contains(name) {
+        if known.contains(name) {
+            continue;
+        }
+        if !is_proof_name(name) {
             differ(name, "it is not part of the backup".to_owned());
+        } else if let Ok(manifest) = &bytes {
+            checked.files += 1;
+            checked.bytes += entry.bytes;
+            if let Some(problem) = check_proof(store, id, name, manifest).await {
+                differ(name, problem);
+            }
         }
     }
     problems.append(&mut checked.problems);

@@ -1,7 +1,6 @@
 //! An executor that plays pg_dump, pg_dumpall, pg_restore and psql from a script.
 //!
-//! Its archives are `PGDMP`, any bytes, `PGEND`; its pg_restore reads to the end and fails when
-//! either mark is missing.
+//! Its archives are real ones with one table, `public.t`, whose one row holds the given bytes.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -17,7 +16,7 @@ use dbexec::{
     FieldSources, Invocation, PgExecutor, PgProgram, ProgramInfo, RunningProgram, ServerIdentity,
     Trail, Transport,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// How the fake's programs behave.
 #[derive(Debug, Clone)]
@@ -38,10 +37,14 @@ pub struct Script {
     pub missing: Vec<(String, String)>,
     /// How long a dump waits in the middle.
     pub pause: Duration,
-    /// pg_restore reads nothing and fails with this line.
-    pub restore_fails: Option<String>,
     /// The dump's first bytes, instead of the mark.
     pub first_bytes: Option<Vec<u8>>,
+    /// What the server counts in `public.t`.
+    pub server_rows: u64,
+    /// Large objects that the server counts.
+    pub server_large_objects: u64,
+    /// The server exports no snapshot and says this.
+    pub no_snapshot: Option<String>,
 }
 
 /// How a program ends.
@@ -65,10 +68,102 @@ impl Default for Script {
             identifier_after_dump: None,
             missing: Vec::new(),
             pause: Duration::ZERO,
-            restore_fails: None,
             first_bytes: None,
+            server_rows: 1,
+            server_large_objects: 0,
+            no_snapshot: None,
         }
     }
+}
+
+/// Oid of the one table.
+const TABLE: u32 = 16_384;
+
+/// Writes archives of format 1.16 as pg_dump does.
+struct ArchiveText(Vec<u8>);
+
+impl ArchiveText {
+    /// `kind`: 1 custom, 3 directory.
+    fn new(kind: u8) -> Self {
+        let mut this = Self(b"PGDMP".to_vec());
+        this.0.extend([1, 16, 0, 4, 8, kind, 0]);
+        for part in [1, 2, 3, 4, 5, 126, 0] {
+            this.int(part);
+        }
+        this.text("shop").text("17.4").text("17.4").int(2);
+        this.entry(1, "ENCODING", "SET client_encoding = 'UTF8';\n", None, kind);
+        this.entry(
+            2,
+            "TABLE DATA",
+            "",
+            Some("COPY public.t (a) FROM stdin;\n"),
+            kind,
+        );
+        this
+    }
+
+    fn int(&mut self, value: i64) -> &mut Self {
+        self.0.push(u8::from(value < 0));
+        let magnitude = u32::try_from(value.unsigned_abs()).unwrap();
+        self.0.extend(magnitude.to_le_bytes());
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.int(i64::try_from(text.len()).unwrap());
+        self.0.extend(text.as_bytes());
+        self
+    }
+
+    fn entry(&mut self, id: i64, kind: &str, definition: &str, copy: Option<&str>, format: u8) {
+        let oid = if copy.is_some() { TABLE } else { 0 };
+        let name = if copy.is_some() { "t" } else { kind };
+        self.int(id).int(i64::from(copy.is_some()));
+        self.text("0").text(&oid.to_string()).text(name).text(kind);
+        self.int(if copy.is_some() { 3 } else { 2 });
+        self.text(definition).text("").text(copy.unwrap_or(""));
+        self.text(if copy.is_some() { "public" } else { "" });
+        self.int(-1).int(-1).int(0);
+        self.text("postgres").text("false").int(-1);
+        match (format, copy) {
+            (1, _) => {
+                self.0.push(if copy.is_some() { 1 } else { 3 });
+                self.0.extend(0_u64.to_le_bytes());
+            }
+            (_, Some(_)) => {
+                self.text("1.dat");
+            }
+            _ => {
+                self.text("");
+            }
+        }
+    }
+}
+
+/// The row that holds `bytes`, as COPY writes it, with the terminator.
+fn copy_text(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in bytes {
+        match byte {
+            b'\n' => text.extend(b"\\n"),
+            b'\\' => text.extend(b"\\\\"),
+            byte => text.push(*byte),
+        }
+    }
+    text.extend(b"\n\\.\n\n\n");
+    text
+}
+
+/// A custom archive whose one row holds `bytes`.
+pub fn custom_archive(bytes: &[u8]) -> Vec<u8> {
+    let mut archive = ArchiveText::new(1);
+    let rows = copy_text(bytes);
+    archive.0.push(1);
+    archive.int(2);
+    archive.int(i64::try_from(rows.len()).unwrap());
+    archive.0.extend(rows);
+    archive.int(0);
+    archive.0
 }
 
 /// A program with its arguments and database.
@@ -135,19 +230,20 @@ impl FakeExecutor {
         change(&mut self.script.lock().unwrap());
     }
 
-    fn archive_of(&self, script: &Script, database: &str) -> Vec<u8> {
-        let rows = script
+    fn rows_of(script: &Script, database: &str) -> Vec<u8> {
+        script
             .databases
             .iter()
             .find(|(name, _)| name == database)
             .map(|(_, rows)| rows.clone())
-            .unwrap_or_default();
-        let mut bytes = script
-            .first_bytes
-            .clone()
-            .unwrap_or_else(|| b"PGDMP".to_vec());
-        bytes.extend_from_slice(&rows);
-        bytes.extend_from_slice(b"PGEND");
+            .unwrap_or_default()
+    }
+
+    fn archive_of(script: &Script, database: &str) -> Vec<u8> {
+        let mut bytes = custom_archive(&Self::rows_of(script, database));
+        if let Some(first) = &script.first_bytes {
+            bytes.splice(..5, first.iter().copied());
+        }
         bytes
     }
 
@@ -172,6 +268,7 @@ impl FakeExecutor {
             let row = serde_json::json!({
                 "databases": databases, "roles": ["postgres"],
                 "lock_capacity": 6400, "locks_per_transaction": 64,
+                "settings": [{"name": "wal_level", "value": "replica", "source": "default"}],
             });
             return Some(row.to_string());
         }
@@ -287,6 +384,88 @@ impl AsyncRead for Ending {
     }
 }
 
+/// A psql that is kept open: answers each script when its mark has come.
+fn session(
+    script: Script,
+    input: Input,
+    cancel: tokio_util::sync::CancellationToken,
+    on_stderr: Option<dbexec::executor::StderrWatch>,
+) -> RunningProgram {
+    let (mut writer, reader) = tokio::io::duplex(64 << 10);
+    let (done, finished) = tokio::sync::oneshot::channel();
+    let failure: Arc<Mutex<Option<ExecError>>> = Arc::default();
+    let told = Arc::clone(&failure);
+    tokio::spawn(async move {
+        let Input::Stream(input) = input else {
+            panic!("a session has an input");
+        };
+        let work = async {
+            let mut lines = BufReader::new(input).lines();
+            let mut text = String::new();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mark = line
+                    .strip_prefix("\\echo ")
+                    .and_then(|rest| rest.strip_suffix(" :LAST_ERROR_SQLSTATE"));
+                let Some(mark) = mark else {
+                    text.push_str(&line);
+                    text.push('\n');
+                    continue;
+                };
+                let answer = match session_answer(&script, &std::mem::take(&mut text)) {
+                    Ok(answer) => format!("{answer}{mark} 00000\n"),
+                    Err(words) => {
+                        if let Some(watch) = &on_stderr {
+                            watch(&format!("psql:<stdin>:1: ERROR:  {words}"));
+                            watch(mark);
+                        }
+                        format!("{mark} 55000\n")
+                    }
+                };
+                writer.write_all(answer.as_bytes()).await.ok();
+            }
+        };
+        tokio::select! {
+            () = work => {
+                let _ = done.send(Finished { stderr: Vec::new(), stderr_dropped: 0 });
+            }
+            () = cancel.cancelled() => {
+                let program = PgProgram::Psql;
+                *told.lock().unwrap() = Some(ExecError::Interrupted { program });
+            }
+        }
+        drop(writer);
+    });
+    let reader = Ending { reader, failure };
+    RunningProgram::new(Box::pin(BufReader::new(reader)), finished)
+}
+
+fn session_answer(script: &Script, text: &str) -> Result<String, String> {
+    if text.contains("pg_export_snapshot") {
+        return match &script.no_snapshot {
+            Some(words) => Err(words.clone()),
+            None => Ok("00000003-0000001B-1\n".to_owned()),
+        };
+    }
+    if text.contains("pg_largeobject_metadata") {
+        return Ok(format!(
+            "{{\"count\":{},\"bytes\":0}}\n",
+            script.server_large_objects
+        ));
+    }
+    if text.contains("as statement") {
+        let row = serde_json::json!({
+            "oid": TABLE, "schema": "public", "name": "t", "configuration": false,
+            "excluded": false, "bytes": 8192,
+            "statement": format!("select {TABLE}, count(*) from only public.t"),
+        });
+        return Ok(format!("{row}\n"));
+    }
+    if text.contains("from only public.t") {
+        return Ok(format!("{TABLE}|{}\n", script.server_rows));
+    }
+    Ok(String::new())
+}
+
 async fn input_bytes(input: Input) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Input::Stream(mut stream) = input {
@@ -326,12 +505,16 @@ impl PgExecutor for FakeExecutor {
             database,
             input,
             cancel,
+            on_stderr,
             ..
         } = invocation;
         self.started
             .lock()
             .unwrap()
             .push((program, args.clone(), database.clone()));
+        if args.iter().any(|arg| arg == "ON_ERROR_STOP=0") {
+            return Ok(session(script, input, cancel, on_stderr));
+        }
         let input = input_bytes(input)
             .await
             .map_err(|source| ExecError::Input { program, source })?;
@@ -370,7 +553,7 @@ impl PgExecutor for FakeExecutor {
                     text.extend_from_slice(b"--\n-- PostgreSQL database dump complete\n--\n\n");
                     text
                 } else {
-                    self.archive_of(&script, &name)
+                    Self::archive_of(&script, &name)
                 };
                 if let Some(changed) = &script.identifier_after_dump {
                     self.script
@@ -382,8 +565,9 @@ impl PgExecutor for FakeExecutor {
                 let directory = args.iter().find_map(|arg| arg.strip_prefix("--file="));
                 if let Some(path) = directory {
                     let mut scratch = self.scratch.lock().unwrap();
-                    scratch.insert(format!("{path}/toc.dat"), bytes);
-                    scratch.insert(format!("{path}/1.dat.zst"), b"rows".to_vec());
+                    let rows = copy_text(&Self::rows_of(&script, &name));
+                    scratch.insert(format!("{path}/toc.dat"), ArchiveText::new(3).0);
+                    scratch.insert(format!("{path}/1.dat"), rows);
                     drop(scratch);
                     play(
                         program,
@@ -406,33 +590,7 @@ impl PgExecutor for FakeExecutor {
                     )
                 }
             }
-            PgProgram::PgRestore => {
-                let said = script.restore_fails.clone().or_else(|| {
-                    let archive = match args.last() {
-                        Some(path) if path.starts_with("/scratch") => {
-                            let scratch = self.scratch.lock().unwrap();
-                            scratch
-                                .get(&format!("{path}/toc.dat"))
-                                .cloned()
-                                .unwrap_or_default()
-                        }
-                        _ => input,
-                    };
-                    let whole = archive.starts_with(b"PGDMP") && archive.ends_with(b"PGEND");
-                    (!whole).then(|| "could not read to the end of file".to_owned())
-                });
-                match said {
-                    None => well(Vec::new()),
-                    Some(line) => play(
-                        program,
-                        Vec::new(),
-                        End::Code(1),
-                        Duration::ZERO,
-                        vec![line],
-                        cancel,
-                    ),
-                }
-            }
+            PgProgram::PgRestore => panic!("no run and no check needs pg_restore"),
         })
     }
 

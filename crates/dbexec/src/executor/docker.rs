@@ -15,6 +15,7 @@ use super::environment::{CLEARED, variables};
 use super::programs::{Installation, VERSIONED_DIRS, choose, parse_installation};
 use super::scripts;
 use super::sessions;
+use super::space;
 use super::stderr::StderrLog;
 use super::types::{
     ConnectionSettings, Input, Invocation, PgExecutor, PgProgram, ProgramInfo, ReapReport,
@@ -316,7 +317,11 @@ impl Inner {
             .database
             .as_deref()
             .map(|name| (&self.context.creds, name));
-        let mut env = variables(connection, &self.settings);
+        let settings = ConnectionSettings {
+            application_name: wanted.application_name.clone(),
+            ..self.settings.clone()
+        };
+        let mut env = variables(connection, &settings);
         let stdin = wanted.stdin;
         // psql of any version will do for queries, so the search for programs is not waited for.
         let direct = match self.programs.get() {
@@ -371,6 +376,7 @@ impl Inner {
             session,
             pid: None,
             connects,
+            application_name: wanted.application_name,
             noise: Vec::new(),
         })
     }
@@ -382,6 +388,7 @@ struct Wanted {
     args: Vec<String>,
     database: Option<String>,
     stdin: bool,
+    application_name: String,
 }
 
 /// A program in the container.
@@ -392,6 +399,7 @@ struct Exec {
     pid: Option<String>,
     /// Whether it has a session on the server.
     connects: bool,
+    application_name: String,
     /// The first standard error, until the process id was read from it.
     noise: Vec<u8>,
 }
@@ -445,7 +453,7 @@ impl Process for Exec {
                     let _ = self.inner.script(scripts::END_PROCESS, &[pid]).await;
                 }
             };
-            let by_session = sessions::end(&*self.inner, &self.inner.settings.application_name);
+            let by_session = sessions::end(&*self.inner, &self.application_name);
             let _ = tokio::join!(by_pid, by_session);
         };
         if tokio::time::timeout(TERMINATE_WAIT, ending).await.is_err() {
@@ -463,7 +471,7 @@ impl Process for Exec {
             }
             Ok(now) if now.state == ContainerState::Running && !self.connects => None,
             Ok(now) if now.state == ContainerState::Running => {
-                sessions::at_work(&*self.inner).await
+                sessions::at_work(&*self.inner, &self.application_name).await
             }
             Ok(_) => Some(format!("container {} is not running", self.inner.name)),
             Err(error) => Some(format!("the container engine does not tell: {error}")),
@@ -501,10 +509,6 @@ impl Exec {
 
 #[async_trait]
 impl sessions::RunPsql for Inner {
-    fn at(&self) -> (&DbContext, &ConnectionSettings) {
-        (&self.context, &self.settings)
-    }
-
     async fn psql(&self, application_name: &str, sql: &str) -> Result<String, ExecError> {
         let settings = ConnectionSettings {
             application_name: application_name.to_owned(),
@@ -569,6 +573,9 @@ impl PgExecutor for DockerPgExecutor {
             args: invocation.args,
             database: invocation.database,
             stdin: matches!(invocation.input, Input::Stream(_)),
+            application_name: invocation
+                .application_name
+                .unwrap_or_else(|| self.inner.settings.application_name.clone()),
         };
         let process = self.inner.start_process(wanted).await?;
         let plan = Plan {
@@ -578,6 +585,7 @@ impl PgExecutor for DockerPgExecutor {
             cancel: invocation.cancel,
             stall_after: self.inner.settings.stall_after,
             on_stderr: invocation.on_stderr,
+            busy: invocation.busy,
         };
         Ok(launch(Box::new(process), plan))
     }
@@ -656,11 +664,23 @@ impl PgExecutor for DockerPgExecutor {
         } else {
             0
         };
-        let sessions = sessions::end(&*self.inner, application_name).await?;
+        let sessions = sessions::end_run(&*self.inner, application_name).await?;
         Ok(ReapReport {
             processes,
             sessions,
         })
+    }
+
+    async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
+        match self.inner.script(scripts::FREE_SPACE, &[directory]).await {
+            Ok(text) => Ok(space::parse_df(&text)),
+            // No such directory, no df, no shell.
+            Err(ExecError::Runtime {
+                source: RuntimeError::Refused { .. },
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -50,6 +50,7 @@ pub(crate) struct Plan {
     pub(crate) cancel: CancellationToken,
     pub(crate) stall_after: Duration,
     pub(crate) on_stderr: Option<StderrWatch>,
+    pub(crate) busy: Option<Arc<AtomicBool>>,
 }
 
 /// Starts the driver of a process.
@@ -74,6 +75,7 @@ async fn drive(
         creds: plan.creds.as_ref(),
         cancel: &plan.cancel,
         stall_after: plan.stall_after,
+        busy: plan.busy.as_deref(),
         items: &items,
     };
     let result = steps.run(process.as_mut(), &mut stderr, &mut feeder).await;
@@ -116,6 +118,7 @@ struct Steps<'a> {
     creds: Option<&'a DbCreds>,
     cancel: &'a CancellationToken,
     stall_after: Duration,
+    busy: Option<&'a AtomicBool>,
     items: &'a mpsc::Sender<Item>,
 }
 
@@ -150,6 +153,7 @@ impl Steps<'_> {
                         self.hand_over(piece).await?;
                     }
                 },
+                Err(_elapsed) if self.busy.is_some_and(|busy| !busy.load(Ordering::Relaxed)) => {}
                 Err(_elapsed) => {
                     let now_fed = feeder.bytes();
                     if now_fed == fed
@@ -294,7 +298,12 @@ async fn feed(
             }
         };
         // A program that does not want more says by its exit status whether that was right.
-        if writer.write_all(&buffer[..read]).await.is_err() {
+        let written = async {
+            writer.write_all(&buffer[..read]).await?;
+            // A statement of a session is waited for by both sides.
+            writer.flush().await
+        };
+        if written.await.is_err() {
             return;
         }
         bytes.fetch_add(read as u64, Ordering::Relaxed);

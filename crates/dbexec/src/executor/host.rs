@@ -21,6 +21,7 @@ use super::drive::{Plan, Process, launch};
 use super::environment::variables;
 use super::programs::{Installation, VERSIONED_DIRS, choose, parse_version};
 use super::sessions;
+use super::space;
 use super::stderr::StderrLog;
 use super::types::{
     ConnectionSettings, HostPrograms, Input, Invocation, PgExecutor, PgProgram, ProgramInfo,
@@ -237,6 +238,7 @@ struct HostProcess {
     out_buffer: BytesMut,
     err_buffer: BytesMut,
     connects: bool,
+    application_name: String,
 }
 
 #[async_trait]
@@ -308,15 +310,14 @@ impl Process for HostProcess {
             let _ = self.child.wait().await;
         }
         if self.connects {
-            let name = &self.inner.settings.application_name;
-            let ending = sessions::end(&*self.inner, name);
+            let ending = sessions::end(&*self.inner, &self.application_name);
             let _ = tokio::time::timeout(TERM_WAIT, ending).await;
         }
     }
 
     async fn diagnose(&mut self) -> Option<String> {
         if self.connects {
-            sessions::at_work(&*self.inner).await
+            sessions::at_work(&*self.inner, &self.application_name).await
         } else {
             None
         }
@@ -343,10 +344,6 @@ async fn read_or_wait<R: AsyncRead + Unpin>(
 
 #[async_trait]
 impl sessions::RunPsql for Inner {
-    fn at(&self) -> (&DbContext, &ConnectionSettings) {
-        (&self.context, &self.settings)
-    }
-
     async fn psql(&self, application_name: &str, sql: &str) -> Result<String, ExecError> {
         let info = self.resolve(PgProgram::Psql).await?;
         let settings = ConnectionSettings {
@@ -401,9 +398,13 @@ impl PgExecutor for HostPgExecutor {
         let program = invocation.program;
         let info = self.inner.resolve(program).await?;
         let database = invocation.database.as_deref();
-        let mut command = self
-            .inner
-            .command(&info.path, database, &self.inner.settings);
+        let settings = ConnectionSettings {
+            application_name: invocation
+                .application_name
+                .unwrap_or_else(|| self.inner.settings.application_name.clone()),
+            ..self.inner.settings.clone()
+        };
+        let mut command = self.inner.command(&info.path, database, &settings);
         command
             .args(&invocation.args)
             .stdout(Stdio::piped())
@@ -426,6 +427,7 @@ impl PgExecutor for HostPgExecutor {
             out_buffer: BytesMut::new(),
             err_buffer: BytesMut::new(),
             connects: invocation.database.is_some(),
+            application_name: settings.application_name,
         };
         let creds = invocation.database.map(|database| {
             let mut creds = self.inner.context.creds.clone();
@@ -440,6 +442,7 @@ impl PgExecutor for HostPgExecutor {
             cancel: invocation.cancel,
             stall_after,
             on_stderr: invocation.on_stderr,
+            busy: invocation.busy,
         };
         Ok(launch(Box::new(process), plan))
     }
@@ -534,17 +537,28 @@ impl PgExecutor for HostPgExecutor {
 
     async fn reap(&self, application_name: &str) -> Result<ReapReport, ExecError> {
         let processes = reap_processes(application_name);
-        let sessions = sessions::end(&*self.inner, application_name).await?;
+        let sessions = sessions::end_run(&*self.inner, application_name).await?;
         Ok(ReapReport {
             processes,
             sessions,
         })
     }
+
+    async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
+        let host = self.inner.context.creds.host.as_deref();
+        let is_local = host.is_none_or(|host| host.is_empty() || host.starts_with('/'));
+        // Through a socket the server is of this host; that it sees other files, because it runs in
+        // a container that shares the socket, shows in the directory not being here.
+        Ok(is_local
+            .then(|| space::free(Path::new(directory)))
+            .flatten())
+    }
 }
 
 /// Ends processes of this host whose environment carries our `application_name`.
 fn reap_processes(application_name: &str) -> u32 {
-    let wanted = format!("PGAPPNAME={application_name}");
+    let exact = format!("PGAPPNAME={application_name}");
+    let longer = format!("{exact}-");
     let Ok(entries) = fs::read_dir("/proc") else {
         return 0;
     };
@@ -561,7 +575,7 @@ fn reap_processes(application_name: &str) -> u32 {
         };
         let ours = environ
             .split(|byte| *byte == 0)
-            .any(|pair| pair == wanted.as_bytes());
+            .any(|pair| pair == exact.as_bytes() || pair.starts_with(longer.as_bytes()));
         if ours && kill_process(pid, Signal::KILL).is_ok() {
             count += 1;
         }

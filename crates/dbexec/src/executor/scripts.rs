@@ -54,16 +54,23 @@ kill -KILL "$1" 2>/dev/null
 exit 0
 "#;
 
-/// Ends every process whose environment says `PGAPPNAME=$1` and prints how many there were.
+/// Ends every process whose environment says `PGAPPNAME=$1`, or that and `-` and more, and prints
+/// how many there were. Names hold letters, digits and `-` alone.
 pub(crate) const REAP: &str = r#"
 count=0
+case "$1" in *[!A-Za-z0-9-]*) echo 0; exit 0;; esac
 for dir in /proc/[0-9]*; do
-  if { tr '\000' '\n' < "$dir/environ"; } 2>/dev/null | grep -qxF "PGAPPNAME=$1" 2>/dev/null; then
+  if { tr '\000' '\n' < "$dir/environ"; } 2>/dev/null | grep -qxE "PGAPPNAME=$1(-.*)?" 2>/dev/null; then
     pid=${dir#/proc/}
     if kill -KILL "$pid" 2>/dev/null; then count=$((count+1)); fi
   fi
 done
 printf '%s\n' "$count"
+"#;
+
+/// Prints the free space of the file system that holds `$1`, in the form of POSIX: KiB.
+pub(crate) const FREE_SPACE: &str = r#"
+cd -- "$1" && LC_ALL=C df -Pk .
 "#;
 
 /// Makes a private directory in the first writable place and prints its path.

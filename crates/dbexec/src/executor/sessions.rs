@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::types::ConnectionSettings;
-use crate::context::DbContext;
 use crate::executor::ExecError;
 
 /// `application_name` of the sessions that look after others.
@@ -16,14 +14,31 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Runs one statement through psql, apart from the programs that are looked after.
 #[async_trait]
 pub(crate) trait RunPsql: Send + Sync {
-    /// The server and our settings there.
-    fn at(&self) -> (&DbContext, &ConnectionSettings);
     /// Runs a statement and returns what psql printed.
     async fn psql(&self, application_name: &str, sql: &str) -> Result<String, ExecError>;
 }
 
 /// Ends the sessions with exactly this `application_name` and returns how many there were.
 pub(crate) async fn end(server: &dyn RunPsql, application_name: &str) -> Result<u32, ExecError> {
+    end_where(server, application_name, &format!("= '{application_name}'")).await
+}
+
+/// Ends all sessions of a run: those that have its `application_name`, and those that begin with
+/// it and `-`.
+pub(crate) async fn end_run(
+    server: &dyn RunPsql,
+    application_name: &str,
+) -> Result<u32, ExecError> {
+    // No `_` or `%` in a name that is let through: nothing to escape.
+    let condition = format!("~~ any (array['{application_name}', '{application_name}-%'])");
+    end_where(server, application_name, &condition).await
+}
+
+async fn end_where(
+    server: &dyn RunPsql,
+    application_name: &str,
+    condition: &str,
+) -> Result<u32, ExecError> {
     // Run ids hold letters, digits and '-' alone; anything else is not ours to end.
     if !application_name
         .bytes()
@@ -33,15 +48,14 @@ pub(crate) async fn end(server: &dyn RunPsql, application_name: &str) -> Result<
     }
     let sql = format!(
         "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity \
-         where application_name = '{application_name}' and pid <> pg_backend_pid()"
+         where application_name {condition} and pid <> pg_backend_pid()"
     );
     let text = server.psql(WARDEN, &sql).await?;
     Ok(text.trim().parse().unwrap_or(0))
 }
 
-/// `None` when a session of this run is at work, also when it waits for a lock; else what is wrong.
-pub(crate) async fn at_work(server: &dyn RunPsql) -> Option<String> {
-    let name = &server.at().1.application_name;
+/// `None` when a session with this `application_name` is at work, also when it waits for a lock; else what is wrong.
+pub(crate) async fn at_work(server: &dyn RunPsql, name: &str) -> Option<String> {
     let sql = format!(
         "select count(*) from pg_stat_activity where application_name = '{}'",
         name.replace('\'', "''")

@@ -145,6 +145,13 @@ pub struct Invocation {
     pub cancel: CancellationToken,
     /// Told each line of standard error as it comes, before the program ends.
     pub on_stderr: Option<StderrWatch>,
+    /// `application_name` of this run alone, in place of the settings': ending the run then ends
+    /// no other session. It must begin with the settings' name and `-`, so that
+    /// [`PgExecutor::reap`] finds what a killed pgstow left.
+    pub application_name: Option<String>,
+    /// Whether the program has work now. While it has none, it may be still as long as it likes;
+    /// without this, silence is always looked into.
+    pub busy: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
 }
 
 impl Invocation {
@@ -164,6 +171,8 @@ impl Invocation {
             input,
             cancel,
             on_stderr: None,
+            application_name: None,
+            busy: None,
         }
     }
 }
@@ -296,12 +305,22 @@ pub trait PgExecutor: Send + Sync {
     /// # Errors
     /// When something stays behind.
     async fn scratch_remove(&self, dir: &ScratchDir) -> Result<(), ExecError>;
-    /// Ends processes and server sessions that carry exactly this `application_name`
-    /// (leftovers of a run of ours that was killed).
+    /// Ends processes and server sessions that carry this `application_name`, or it and `-` and
+    /// more (leftovers of a run of ours that was killed).
     ///
     /// # Errors
     /// When the server or the container cannot be asked.
     async fn reap(&self, application_name: &str) -> Result<ReapReport, ExecError>;
+    /// Bytes that are free, for whom is not root, in the file system that holds a directory *as the
+    /// server sees it*. `None` where that cannot be learnt: a server at another host, a directory
+    /// that is not there or may not be looked into, an image without `df`.
+    ///
+    /// # Errors
+    /// When the container cannot be asked at all.
+    async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
+        let _ = directory;
+        Ok(None)
+    }
 }
 
 /// `dbname='…'` for programs that take a connection string: the name is data, whatever it holds.

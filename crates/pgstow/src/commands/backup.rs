@@ -90,6 +90,7 @@ fn options(session: &Session, args: &BackupArgs) -> Result<BackupOptions, Comman
         format: settings.format,
         jobs: settings.jobs,
         verify: settings.verify,
+        fingerprint_budget: settings.fingerprint_budget,
         tags,
     })
 }

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use self::{container::DemoContainer, host::DemoHost, shop::Census};
-use crate::args::{BackupArgs, DiscoverArgs, LevelArg, RestoreArgs, TargetArgs, VerifyArgs};
+use crate::args::{BackupArgs, DiscoverArgs, LevelArg, RestoreArgs, VerifyArgs};
 use crate::commands;
 use crate::dirs::DataDir;
 use crate::error::CommandError;
@@ -51,7 +51,6 @@ impl Server {
                 name: Some(container.target()),
                 name_typed: true,
                 named: true,
-                typed: true,
                 ..TargetSettings::default()
             },
             Self::Host(host) => host.target(USER),
@@ -187,8 +186,6 @@ async fn story(
         id: Some("latest".to_owned()),
         all: false,
         level: LevelArg::Read,
-        target: None,
-        options: TargetArgs::default(),
     };
     commands::verify::run(&session, &verify).await?;
 

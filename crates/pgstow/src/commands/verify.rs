@@ -1,9 +1,6 @@
 //! `pgstow verify`.
 
-use std::sync::Arc;
-
 use backup::{BackupId, Repository, VerifyLevel, VerifyReport, verify};
-use dbexec::PgExecutor;
 use serde_json::json;
 
 use crate::args::{LevelArg, VerifyArgs};
@@ -18,6 +15,7 @@ pub(crate) fn level_word(level: VerifyLevel) -> &'static str {
         VerifyLevel::None => "none",
         VerifyLevel::Hash => "hash",
         VerifyLevel::Read => "read",
+        VerifyLevel::Restore => "restore",
     }
 }
 
@@ -35,10 +33,6 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
             "there is no backup to verify",
         ));
     }
-    let executor = match level {
-        VerifyLevel::Read => reader(session).await?,
-        VerifyLevel::None | VerifyLevel::Hash => None,
-    };
     let renderer = Renderer::new(&session.printer);
     let mut bad = Vec::new();
     let mut reports = Vec::new();
@@ -47,7 +41,6 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
             &repository,
             &id,
             level,
-            executor.as_ref(),
             &renderer,
             &session.interrupts.token,
         )
@@ -103,31 +96,6 @@ async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>
         return Ok(vec![id]);
     }
     Ok(vec![repository.find(wanted).await?.id])
-}
-
-/// The target's pg_restore, where a server can be reached. Without one pgstow's own reader does
-/// it; but a target that was typed must be usable.
-async fn reader(session: &Session) -> Result<Option<Arc<dyn PgExecutor>>, CommandError> {
-    let run = session.run_id();
-    let explicit = session.explicit().await?;
-    let opened = async {
-        let server = session.discover(explicit, &run).await?;
-        session.open(server, &run).await
-    }
-    .await;
-    match opened {
-        Ok(executor) => Ok(Some(executor)),
-        Err(error) if session.settings.target.typed || session.interrupts.exit_code().is_some() => {
-            Err(error)
-        }
-        Err(error) => {
-            let why = error.messages.first().cloned().unwrap_or_default();
-            session.printer.message(format!(
-                "no server at hand ({why}): pgstow's own reader decodes the archives"
-            ));
-            Ok(None)
-        }
-    }
 }
 
 fn tell(session: &Session, report: &VerifyReport) {

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Duration,
     /// A whole number in a range.
     Number(i64, i64),
+    /// `2GB`, `500MiB`, `0`.
+    Size,
     /// true or false.
     Switch,
     /// One of these words.
@@ -130,6 +132,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("backup.exclude_table_data", Kind::List, None),
     key("restore.keep_old", Kind::Duration, Some(env_vars::KEEP_OLD)),
+    key(
+        "backup.fingerprint_budget",
+        Kind::Size,
+        Some(env_vars::FINGERPRINT_BUDGET),
+    ),
 ];
 
 /// Section of names for targets; its keys are the user's.

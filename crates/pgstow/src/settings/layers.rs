@@ -266,6 +266,11 @@ impl Layers {
     pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
         self.text(name).and_then(|text| parse_duration(text).ok())
     }
+
+    /// A size in bytes; its text was checked when it was set.
+    pub(crate) fn size(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(|text| parse_size(text).ok())
+    }
 }
 
 /// Reads `30s`, `2m`, `500ms`, `1m 30s`, `7d`.
@@ -280,6 +285,30 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("the time must be longer than zero".to_owned());
     }
     Ok(duration)
+}
+
+/// Reads `2GB`, `500 MB`, `1GiB`, `0`: bytes, with a unit of 1000 or 1024.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size; write for example 2GB, 500MiB or 0");
+    let trimmed = text.trim();
+    let digits = trimmed
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1000 * 1000,
+        "gb" => 1000 * 1000 * 1000,
+        "tb" => 1000 * 1000 * 1000 * 1000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).ok_or_else(wrong)
 }
 
 /// A text of a variable or argument as a value of a kind.
@@ -350,6 +379,7 @@ fn check(kind: Kind, value: Value) -> Result<Value, String> {
                 .to_owned(),
         ),
         (Kind::Duration, Value::Text(text)) => parse_duration(&text).map(|_| Value::Text(text)),
+        (Kind::Size, Value::Text(text)) => parse_size(&text).map(|_| Value::Text(text)),
         (Kind::Choice(words), Value::Text(text)) if !words.contains(&text.as_str()) => {
             Err(format!("{text:?} is not one of {}", words.join(", ")))
         }
@@ -372,6 +402,7 @@ fn words(kind: Kind) -> &'static str {
     match kind {
         Kind::Text | Kind::Path | Kind::Choice(_) => "a text",
         Kind::Duration => "a time such as \"30s\"",
+        Kind::Size => "a size such as \"2GB\"",
         Kind::Number(..) => "a whole number",
         Kind::Switch => "true or false",
         Kind::List => "a list of texts",

@@ -214,3 +214,19 @@ fn values_are_shown_as_they_would_be_written() {
         assert_eq!(value.to_string(), text);
     }
 }
+
+#[test]
+fn sizes_are_bytes_with_decimal_and_binary_units() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("17", 17),
+        ("2GB", 2_000_000_000),
+        (" 500 MiB ", 500 << 20),
+        ("1tib", 1 << 40),
+    ] {
+        assert_eq!(layers::parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "GB", "-1", "1.5GB", "2 XB", "99999999999TB"] {
+        assert!(layers::parse_size(text).is_err(), "{text}");
+    }
+}

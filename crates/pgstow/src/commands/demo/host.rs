@@ -35,7 +35,6 @@ impl DemoHost {
             username: Some(user.to_owned()),
             password: Some(SecretRef::File(self.password_file.clone())),
             named: true,
-            typed: true,
             ..TargetSettings::default()
         }
     }

@@ -1,0 +1,79 @@
+//! What a check takes from a table of contents before it comes to the data.
+
+use std::io::Read;
+
+use crate::{
+    catalogue::CatalogueBuilder,
+    data::DataEntry,
+    error::ArchiveError,
+    header::ArchiveKind,
+    options::CheckOptions,
+    primitives::ArchiveReader,
+    summary::{ArchiveSummary, SequenceValue},
+    toc::TocReader,
+};
+
+/// What was found, and what the data must hold.
+pub(crate) struct Contents {
+    pub(crate) summary: ArchiveSummary,
+    /// Entries that have data, in the order of the table of contents.
+    pub(crate) entries: Vec<DataEntry>,
+    utf8: bool,
+}
+
+impl Contents {
+    /// Reads header and entries, and leaves the reader behind the last one.
+    pub(crate) fn read<R: Read>(
+        reader: &mut ArchiveReader<R>,
+        kind: ArchiveKind,
+        options: &CheckOptions<'_>,
+    ) -> Result<Self, ArchiveError> {
+        let mut toc = TocReader::begin(reader)?;
+        if toc.header.kind != kind {
+            let problem = match kind {
+                ArchiveKind::Custom => {
+                    "it is the table of contents of a directory or tar archive, not a custom \
+                     archive"
+                }
+                ArchiveKind::DirectoryOrTar => "toc.dat is a custom archive",
+            };
+            return Err(ArchiveError::Unsupported {
+                problem: problem.to_owned(),
+            });
+        }
+        let mut contents = Self {
+            summary: ArchiveSummary::new(toc.header.clone()),
+            entries: Vec::new(),
+            utf8: true,
+        };
+        let mut catalogue = options.catalogue.then(CatalogueBuilder::default);
+        let keep = |kind: &str, name: &str| {
+            matches!(kind, "ENCODING" | "SEQUENCE SET")
+                || (options.catalogue && CatalogueBuilder::wants(kind, name))
+        };
+        while let Some(entry) = toc.next_entry(reader, keep)? {
+            contents.summary.entries += 1;
+            match entry.kind.as_str() {
+                "ENCODING" => contents.utf8 = entry.names_utf8(),
+                "SEQUENCE SET" => contents.summary.sequences.extend(SequenceValue::of(&entry)),
+                _ => {}
+            }
+            if let Some(catalogue) = &mut catalogue {
+                catalogue.take(&entry)?;
+            }
+            if entry.has_data {
+                contents.entries.push(DataEntry::of(entry));
+            }
+        }
+        contents.summary.catalogue = catalogue.map(CatalogueBuilder::finish);
+        Ok(contents)
+    }
+
+    /// The summary, once all data was read.
+    pub(crate) fn finish(mut self) -> ArchiveSummary {
+        if !self.utf8 {
+            self.summary.not_utf8();
+        }
+        self.summary
+    }
+}

@@ -1,0 +1,48 @@
+//! What a check of an archive is to find out beside whether it is whole.
+
+use std::fmt;
+
+/// What a check of a whole archive is to find out. By default: nothing that costs time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckOptions<'a> {
+    /// Which rows are fingerprinted.
+    pub fingerprints: Fingerprints<'a>,
+    /// Whether the definitions of all objects are taken from the table of contents.
+    pub catalogue: bool,
+}
+
+/// Which rows are fingerprinted.
+#[derive(Clone, Copy, Default)]
+pub enum Fingerprints<'a> {
+    /// None, and no large objects.
+    #[default]
+    None,
+    /// Those of all tables, and the large objects.
+    All,
+    /// Those of the tables for whose oid this says so, and the large objects.
+    Tables(&'a (dyn Fn(u32) -> bool + Send + Sync)),
+}
+
+impl Fingerprints<'_> {
+    pub(crate) fn of_table(self, oid: u32) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Tables(wanted) => wanted(oid),
+        }
+    }
+
+    pub(crate) fn of_large_objects(self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+impl fmt::Debug for Fingerprints<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::All => "All",
+            Self::Tables(_) => "Tables(_)",
+        })
+    }
+}

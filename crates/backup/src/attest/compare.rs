@@ -1,0 +1,113 @@
+//! An archive against its attestation: each difference in words.
+
+use std::collections::BTreeMap;
+
+use archive::{ArchiveSummary, Fingerprint};
+
+use super::contents::{Contents, Held};
+use super::model::{Attestation, AttestedTable, TableScope};
+
+/// What an archive holds otherwise than its attestation says.
+pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut held = contents.tables();
+    // A name that cannot be read cannot be found either.
+    let unnamed = matches!(contents, Contents::Script(_)) && held.values().any(|held| held.lossy);
+    for table in &attestation.tables {
+        let key = contents.key(table.oid, &table.schema, &table.name);
+        match held.remove(&key) {
+            Some(held) => table_difference(table, &held, &mut found),
+            None if unnamed || table.rows == 0 || table.scope == TableScope::Excluded => {}
+            None => found.push(format!(
+                "table {}.{} is not in the archive, {} rows were attested",
+                table.schema, table.name, table.rows
+            )),
+        }
+    }
+    // An attestation of an archive that nobody read knows the server's counts alone.
+    let complete = matches!(contents, Contents::Script(_)) || attestation.catalogue.is_some();
+    for (_, held) in held {
+        if complete && !unnamed && held.rows != Some(0) {
+            found.push(format!(
+                "table {}.{} has {} rows and was not attested",
+                held.schema,
+                held.name,
+                held.rows.unwrap_or(0)
+            ));
+        }
+    }
+    if let Contents::Archive(summary) = contents {
+        beside_tables(attestation, summary, &mut found);
+    }
+    found
+}
+
+fn table_difference(table: &AttestedTable, held: &Held, found: &mut Vec<String>) {
+    let rows = held.rows.unwrap_or(0);
+    let what = format!("table {}.{}", table.schema, table.name);
+    let unknown = table.scope == TableScope::Configuration && table.bytes.is_none();
+    if rows != table.rows && !(unknown && rows > table.rows) {
+        found.push(format!(
+            "{what} has {rows} rows, {} were attested",
+            table.rows
+        ));
+        return;
+    }
+    let (Some(attested), Some(now)) = (&table.fingerprint, held.fingerprint) else {
+        return;
+    };
+    if *attested != now.to_string() {
+        found.push(format!(
+            "{what} has {rows} rows as attested, but not the same ones"
+        ));
+    }
+}
+
+fn beside_tables(attestation: &Attestation, summary: &ArchiveSummary, found: &mut Vec<String>) {
+    let mut sequences: BTreeMap<_, _> = summary
+        .sequences
+        .iter()
+        .map(|sequence| ((sequence.schema.as_str(), sequence.name.as_str()), sequence))
+        .collect();
+    let said = |value: i64, called: bool| {
+        format!("{value}{}", if called { "" } else { " (not yet used)" })
+    };
+    for attested in &attestation.sequences {
+        let what = format!("sequence {}.{}", attested.schema, attested.name);
+        match sequences.remove(&(attested.schema.as_str(), attested.name.as_str())) {
+            None => found.push(format!("{what} is not in the archive")),
+            Some(now) if (now.value, now.called) != (attested.value, attested.called) => {
+                found.push(format!(
+                    "{what} is at {}, {} was attested",
+                    said(now.value, now.called),
+                    said(attested.value, attested.called)
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    for ((schema, name), sequence) in sequences {
+        if attestation.catalogue.is_some() && !sequence.lossy {
+            found.push(format!("sequence {schema}.{name} was not attested"));
+        }
+    }
+    if let Some(attested) = &attestation.large_objects {
+        let now = (summary.large_objects, summary.large_object_bytes);
+        if now != (attested.count, attested.bytes) {
+            found.push(format!(
+                "there are {} large objects of {} bytes, {} of {} bytes were attested",
+                now.0, now.1, attested.count, attested.bytes
+            ));
+        } else if let Some(fingerprint) = &attested.fingerprint {
+            let now = summary.large_object_fingerprint.unwrap_or_default();
+            if *fingerprint != now.to_string() {
+                found.push("the large objects are not the same ones as attested".to_owned());
+            }
+        }
+    }
+    if let (Some(attested), Some(catalogue)) = (&attestation.catalogue, &summary.catalogue)
+        && *attested != Fingerprint::to_string(&catalogue.fingerprint())
+    {
+        found.push("the definitions of its objects are not those that were attested".to_owned());
+    }
+}

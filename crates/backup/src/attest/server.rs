@@ -1,0 +1,129 @@
+//! What the server itself is asked for an attestation. The texts work on every major from 13 on.
+
+use serde::Deserialize;
+
+/// A table that holds rows of its own and that pg_dump dumps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct ServerTable {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// A configuration table of an extension.
+    pub(crate) configuration: bool,
+    /// Its rows are left out of the dump.
+    pub(crate) excluded: bool,
+    /// Size on the server, where it could be told without waiting for a lock.
+    pub(crate) bytes: Option<u64>,
+    /// `SELECT oid, count(*) …`, quoted by the server.
+    pub(crate) statement: String,
+    /// Rows in the dump's snapshot; `None` where they were not counted.
+    #[serde(default)]
+    pub(crate) rows: Option<u64>,
+}
+
+/// A sequence at one moment; sequences know no snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ServerSequence {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) increment: i64,
+    pub(crate) cycles: bool,
+    /// An extension made it, or its value is left out of the dump.
+    pub(crate) may_be_absent: bool,
+    /// `last_value`; `None` when the sequence was never used.
+    pub(crate) value: Option<i64>,
+}
+
+/// What the server counted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct ServerSide {
+    /// Whether tables and large objects were counted in the dump's own snapshot.
+    pub(crate) snapshot: bool,
+    pub(crate) tables: Vec<ServerTable>,
+    pub(crate) large_objects: u64,
+    /// Sequences before the dump began and after it ended; `None` where they could not be read.
+    pub(crate) sequences: Option<(Vec<ServerSequence>, Vec<ServerSequence>)>,
+}
+
+/// Begins the transaction whose snapshot pg_dump takes, and prints the snapshot's name.
+pub(crate) const BEGIN: &str = "\
+set max_parallel_workers_per_gather to 0;
+set row_security to off;
+begin isolation level repeatable read read only;
+select pg_catalog.pg_export_snapshot();";
+
+/// `:'filters'` are the patterns of `--exclude-table-data`, as in the preflight. They are matched
+/// with the session's own search path, as pg_dump does. Unlogged tables cannot be read on a
+/// standby, and pg_dump leaves their rows out there.
+pub(crate) const TABLES: &str = "
+with filters as (
+  select f ->> 'schema' as schema_names, f ->> 'table' as table_names
+  from pg_catalog.jsonb_array_elements(:'filters'::pg_catalog.jsonb) f
+), relations as (
+  select c.oid, c.relname, n.nspname, c.relpersistence,
+    exists (select 1 from pg_catalog.pg_extension e where c.oid = any (e.extconfig))
+      as configuration,
+    exists (select 1 from pg_catalog.pg_depend d
+            where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
+              and d.objsubid = 0 and d.deptype = 'e') as member
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.relkind = 'r' and c.relpersistence <> 't'
+)
+select r.oid::pg_catalog.int8 as oid, r.nspname as schema, r.relname as name, r.configuration,
+  (r.relpersistence = 'u' and pg_catalog.pg_is_in_recovery())
+    or exists (select 1 from filters
+               where r.relname ~ table_names
+                 and case when schema_names is null then pg_catalog.pg_table_is_visible(r.oid)
+                          else r.nspname ~ schema_names end) as excluded,
+  SIZE as bytes,
+  pg_catalog.format('select %s, pg_catalog.count(*) from only %I.%I', r.oid, r.nspname, r.relname)
+    as statement
+from relations r
+where r.configuration
+   or (not r.member and r.nspname !~ '^pg_' and r.nspname <> 'information_schema')
+order by r.nspname, r.relname";
+
+/// Size of a table with what it stores out of line. Waits for whoever holds the table alone.
+pub(crate) const SIZE: &str = "pg_catalog.pg_table_size(r.oid)";
+/// The same without a lock, as the last VACUUM or ANALYZE saw it.
+pub(crate) const SIZE_WITHOUT_LOCK: &str = "(
+  select case when c.relpages > 0 then (c.relpages + coalesce(t.relpages, 0))::pg_catalog.int8
+    * pg_catalog.current_setting('block_size')::pg_catalog.int8 end
+  from pg_catalog.pg_class c left join pg_catalog.pg_class t on t.oid = c.reltoastrelid
+  where c.oid = r.oid)";
+
+/// How many large objects there are, and how much room they take.
+pub(crate) const LARGE_OBJECTS: &str = "
+select (select pg_catalog.count(*) from pg_catalog.pg_largeobject_metadata) as count,
+  pg_catalog.pg_relation_size('pg_catalog.pg_largeobject') as bytes";
+
+/// Up to 1,000 sequences with oids above `:'after'`. Run outside of a transaction, so that each
+/// statement's locks end with it.
+pub(crate) const SEQUENCES: &str = "
+with filters as (
+  select f ->> 'schema' as schema_names, f ->> 'table' as table_names
+  from pg_catalog.jsonb_array_elements(:'filters'::pg_catalog.jsonb) f
+), page as (
+  select c.oid, n.nspname, c.relname, s.seqincrement, s.seqcycle
+  from pg_catalog.pg_sequence s join pg_catalog.pg_class c on c.oid = s.seqrelid
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and not (c.relpersistence = 'u' and pg_catalog.pg_is_in_recovery())
+    and c.oid > :'after'::pg_catalog.oid
+    and pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+  order by c.oid limit 1000
+)
+select p.oid::pg_catalog.int8 as oid, p.nspname as schema, p.relname as name,
+  p.seqincrement as increment, p.seqcycle as cycles,
+  exists (select 1 from pg_catalog.pg_depend d
+          where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = p.oid
+            and d.objsubid = 0 and d.deptype = 'e')
+    or exists (select 1 from filters
+               where p.relname ~ table_names
+                 and case when schema_names is null then pg_catalog.pg_table_is_visible(p.oid)
+                          else p.nspname ~ schema_names end) as may_be_absent,
+  pg_catalog.pg_sequence_last_value(p.oid) as value
+from page p order by p.oid";
+/// Sequences of one page.
+pub(crate) const PAGE: usize = 1000;

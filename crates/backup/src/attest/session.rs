@@ -1,0 +1,326 @@
+//! The session beside a dump: it lends pg_dump its snapshot and counts in it.
+//!
+//! At most one table is locked at a time, in the mode of a read and only while it is counted, so
+//! that nobody waits for a count and no deadlock can come of it. A proof that cannot be had is
+//! told in words; it never fails the dump.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use dbexec::{ExecError, PgExecutor, PsqlSession};
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::server::{self, ServerSequence, ServerSide, ServerTable};
+
+/// Tables that are counted by one script.
+const BATCH: usize = 100;
+/// Tables that are named where they could not be counted.
+const NAMED: usize = 5;
+/// How long a session that is of no use any more may take to end.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// SQLSTATE of a lock that did not come in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// What attesting one database has found out so far.
+pub(crate) struct Attesting {
+    session: Option<PsqlSession>,
+    cancel: CancellationToken,
+    /// Patterns of `--exclude-table-data` as JSON.
+    filters: String,
+    snapshot: Option<String>,
+    /// What the server said.
+    pub(crate) side: ServerSide,
+    /// Room that large objects take on the server, bytes.
+    pub(crate) large_object_bytes: u64,
+    missing: Vec<String>,
+    /// Tables that could not be counted, each with the reason.
+    uncounted: Vec<String>,
+    started: Duration,
+}
+
+#[derive(Deserialize)]
+struct LargeObjects {
+    count: u64,
+    bytes: u64,
+}
+
+/// Whether a failure ends the run: the program that follows would meet the same.
+fn is_fatal(error: &ExecError) -> bool {
+    matches!(
+        error,
+        ExecError::Interrupted { .. } | ExecError::Stalled { .. }
+    )
+}
+
+fn words(error: &ExecError) -> String {
+    match error {
+        ExecError::Query { message, .. } => message.clone(),
+        error => crate::run::chain(error),
+    }
+}
+
+impl Attesting {
+    /// A run without a session of its own, with the reason.
+    pub(crate) fn without(reason: &str, cancel: &CancellationToken) -> Self {
+        Self {
+            session: None,
+            cancel: cancel.child_token(),
+            filters: "[]".to_owned(),
+            snapshot: None,
+            side: ServerSide::default(),
+            large_object_bytes: 0,
+            missing: vec![format!("row counts of the server: {reason}")],
+            uncounted: Vec::new(),
+            started: Duration::ZERO,
+        }
+    }
+
+    /// Opens the session, reads the sequences and exports the snapshot.
+    ///
+    /// # Errors
+    /// Only what would stop the dump as well: an interruption, a server that does not answer.
+    pub(crate) async fn open(
+        executor: &dyn PgExecutor,
+        database: &str,
+        filters: String,
+        cancel: &CancellationToken,
+    ) -> Result<Self, ExecError> {
+        let begun = Instant::now();
+        let mut this = Self::without("", cancel);
+        this.missing.clear();
+        this.filters = filters;
+        match this.begin(executor, database).await {
+            Ok(()) => {}
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => {
+                this.side = ServerSide {
+                    sequences: this.side.sequences,
+                    ..ServerSide::default()
+                };
+                this.snapshot = None;
+                this.missing
+                    .push(format!("row counts of the server: {}", words(&error)));
+            }
+        }
+        this.started = begun.elapsed();
+        Ok(this)
+    }
+
+    async fn begin(&mut self, executor: &dyn PgExecutor, database: &str) -> Result<(), ExecError> {
+        let session = PsqlSession::open(executor, database, &self.cancel).await?;
+        let session = self.session.insert(session);
+        let before = sequences(session, &self.filters).await;
+        match before {
+            Ok(before) => self.side.sequences = Some((before, Vec::new())),
+            Err(error @ ExecError::Query { .. }) => self
+                .missing
+                .push(format!("sequence values of the server: {}", words(&error))),
+            Err(error) => return Err(error),
+        }
+        let exported = session.run("export a snapshot", server::BEGIN, &[]).await?;
+        let snapshot = exported.trim().to_owned();
+        session
+            .run("export a snapshot", "savepoint pgstow;", &[])
+            .await?;
+        let objects: Vec<LargeObjects> = session
+            .rows("count large objects", server::LARGE_OBJECTS, &[])
+            .await?;
+        self.side.tables = tables(session, &self.filters).await?;
+        if let Some(objects) = objects.first() {
+            self.side.large_objects = objects.count;
+            if objects.count > 0 {
+                self.large_object_bytes = objects.bytes;
+            }
+        }
+        self.side.snapshot = true;
+        self.snapshot = Some(snapshot);
+        Ok(())
+    }
+
+    /// The snapshot that pg_dump is to use.
+    pub(crate) fn snapshot(&self) -> Option<&str> {
+        self.snapshot.as_deref()
+    }
+
+    /// Counts every table whose rows are dumped; runs beside the dump.
+    pub(crate) async fn count(&mut self) {
+        let (Some(session), true) = (&mut self.session, self.snapshot.is_some()) else {
+            return;
+        };
+        let mut wanted: Vec<&mut ServerTable> = self
+            .side
+            .tables
+            .iter_mut()
+            .filter(|table| !table.excluded)
+            .collect();
+        for at in (0..wanted.len()).step_by(BATCH) {
+            let end = wanted.len().min(at + BATCH);
+            let batch = &mut wanted[at..end];
+            match count(session, batch, &mut self.uncounted).await {
+                Ok(()) => {}
+                Err(error) => {
+                    let reason = words(&error);
+                    let left = wanted[at..].iter().filter(|table| table.rows.is_none());
+                    self.uncounted
+                        .extend(left.map(|table| named(table, &reason)));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends the session after a dump that went well.
+    pub(crate) async fn finish(mut self) -> Attested {
+        let begun = Instant::now();
+        if let Some(mut session) = self.session.take() {
+            if let Some((_, after)) = &mut self.side.sequences {
+                let ended = match self.snapshot {
+                    Some(_) => session.run("end the snapshot", "rollback;", &[]).await,
+                    None => Ok(String::new()),
+                };
+                let read = match ended {
+                    Ok(_) => sequences(&mut session, &self.filters).await,
+                    Err(error) => Err(error),
+                };
+                match read {
+                    Ok(now) => *after = now,
+                    Err(error) => {
+                        self.side.sequences = None;
+                        self.missing
+                            .push(format!("sequence values of the server: {}", words(&error)));
+                    }
+                }
+            }
+            if let Err(error) = session.close().await {
+                tracing::warn!(%error, "the session beside the dump did not end well");
+            }
+        }
+        if !self.uncounted.is_empty() {
+            let count = self.uncounted.len();
+            let more = count.saturating_sub(NAMED);
+            self.uncounted.truncate(NAMED);
+            let mut text = format!(
+                "row counts of {count} tables on the server: {}",
+                self.uncounted.join("; ")
+            );
+            if more > 0 {
+                let _ = write!(text, "; and {more} more");
+            }
+            self.missing.push(text);
+        }
+        Attested {
+            side: self.side,
+            missing: self.missing,
+            seconds: (self.started + begun.elapsed()).as_secs_f64(),
+        }
+    }
+
+    /// Ends the session of a dump that failed; its program and its server session are gone
+    /// afterwards.
+    pub(crate) async fn abandon(mut self) {
+        self.cancel.cancel();
+        if let Some(session) = self.session.take() {
+            let ended = tokio::time::timeout(END_WAIT, session.close()).await;
+            tracing::debug!(?ended, "the session beside the dump was ended");
+        }
+    }
+}
+
+/// What was found out beside one dump.
+pub(crate) struct Attested {
+    pub(crate) side: ServerSide,
+    /// Which proof is missing, and why.
+    pub(crate) missing: Vec<String>,
+    /// Seconds that it took before and after the dump.
+    pub(crate) seconds: f64,
+}
+
+async fn tables(session: &mut PsqlSession, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
+    let name = "list the tables";
+    let vars = [("filters", filters)];
+    session
+        .run(name, "set local lock_timeout to 1000;", &[])
+        .await?;
+    let select = |size: &str| server::TABLES.replace("SIZE", size);
+    let listed = session.rows(name, &select(server::SIZE), &vars).await;
+    // Also gives back the locks and the setting.
+    session
+        .run(name, "rollback to savepoint pgstow;", &[])
+        .await?;
+    match listed {
+        Err(ExecError::Query { message, .. }) => {
+            tracing::debug!(message, "sizes are taken from the catalogue");
+            session
+                .rows(name, &select(server::SIZE_WITHOUT_LOCK), &vars)
+                .await
+        }
+        listed => listed,
+    }
+}
+
+async fn sequences(
+    session: &mut PsqlSession,
+    filters: &str,
+) -> Result<Vec<ServerSequence>, ExecError> {
+    let mut found: Vec<ServerSequence> = Vec::new();
+    loop {
+        let after = found.last().map_or(0, |last| last.oid).to_string();
+        let vars = [("filters", filters), ("after", after.as_str())];
+        let page: Vec<ServerSequence> = session
+            .rows("read the sequences", server::SEQUENCES, &vars)
+            .await?;
+        let whole = page.len() == server::PAGE;
+        found.extend(page);
+        if !whole {
+            return Ok(found);
+        }
+    }
+}
+
+/// Counts a batch in one script; each lock goes with the savepoint.
+async fn count(
+    session: &mut PsqlSession,
+    batch: &mut [&mut ServerTable],
+    uncounted: &mut Vec<String>,
+) -> Result<(), ExecError> {
+    let mut script = String::new();
+    for table in batch.iter() {
+        // The error is told by a line of its own, and then forgotten.
+        let _ = write!(
+            script,
+            "{};\n\\if :ERROR\n\\echo ! {} :LAST_ERROR_SQLSTATE :LAST_ERROR_MESSAGE\n\
+             \\set LAST_ERROR_SQLSTATE 00000\n\\endif\nrollback to savepoint pgstow;\n",
+            table.statement, table.oid
+        );
+    }
+    let answer = session.run("count rows", &script, &[]).await?;
+    let mut waited = false;
+    for line in answer.lines() {
+        if let Some(failure) = line.strip_prefix("! ") {
+            let mut parts = failure.splitn(3, ' ');
+            let oid = parts.next().and_then(|oid| oid.parse::<u32>().ok());
+            waited |= parts.next() == Some(LOCK_NOT_AVAILABLE);
+            let reason = parts.next().unwrap_or("it could not be read");
+            if let Some(table) = batch.iter().find(|table| Some(table.oid) == oid) {
+                uncounted.push(named(table, reason));
+            }
+        } else if let Some((oid, rows)) = line.split_once('|')
+            && let (Ok(oid), Ok(rows)) = (oid.parse::<u32>(), rows.parse::<u64>())
+            && let Some(table) = batch.iter_mut().find(|table| table.oid == oid)
+        {
+            table.rows = Some(rows);
+        }
+    }
+    if waited {
+        // Somebody works on the tables: the others are not waited for as long.
+        let script = "set lock_timeout to 1000; savepoint pgstow;";
+        session.run("count rows", script, &[]).await?;
+    }
+    Ok(())
+}
+
+fn named(table: &ServerTable, reason: &str) -> String {
+    format!("{}.{} ({reason})", table.schema, table.name)
+}

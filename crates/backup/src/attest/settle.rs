@@ -1,0 +1,346 @@
+//! Server and archive against each other: the attestation where they agree, else each difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use archive::{ArchiveSummary, SequenceValue};
+
+use super::contents::{Contents, Held, Key, Wanted};
+use super::model::{
+    Attestation, AttestedLargeObjects, AttestedSequence, AttestedTable, TableScope,
+};
+use super::server::{ServerSequence, ServerSide, ServerTable};
+use super::session::Attested;
+
+/// Makes the attestation of a dump.
+///
+/// # Errors
+/// What the archive holds otherwise than the server counted, with both numbers.
+pub(crate) fn settle(
+    attested: Attested,
+    contents: &Contents,
+    wanted: &Wanted,
+) -> Result<Attestation, Vec<String>> {
+    let Attested {
+        side,
+        mut missing,
+        seconds,
+    } = attested;
+    let mut problems = Vec::new();
+    let mut held = contents.tables();
+    let mut tables = Vec::new();
+    if side.snapshot {
+        for table in &side.tables {
+            let key = contents.key(table.oid, &table.schema, &table.name);
+            tables.push(attest_table(
+                table,
+                held.remove(&key),
+                contents,
+                &mut problems,
+            ));
+        }
+        left_over(held, contents, &mut problems, &mut missing);
+    } else {
+        tables.extend(held.into_iter().map(|(key, held)| unasked(&key, held)));
+    }
+    tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    let mut attestation = Attestation {
+        snapshot: side.snapshot,
+        tables,
+        seconds,
+        ..Attestation::default()
+    };
+    match contents {
+        Contents::Archive(summary) => {
+            attestation.sequences = sequences(summary, &side, &mut problems, &mut missing);
+            attestation.large_objects = Some(large_objects(summary, &side, wanted, &mut problems));
+            attestation.catalogue = summary
+                .catalogue
+                .as_ref()
+                .map(|catalogue| catalogue.fingerprint().to_string());
+            let without = attestation
+                .tables
+                .iter()
+                .filter(|table| table.scope != TableScope::Excluded && table.fingerprint.is_none())
+                .count();
+            if without > 0 {
+                missing.push(format!(
+                    "fingerprints of {without} tables: over the run's budget for them"
+                ));
+            }
+        }
+        Contents::Script(_) => missing.push(
+            "fingerprints, catalogue, sequence values and large objects: a plain script does not \
+             hold them in a form that is compared"
+                .to_owned(),
+        ),
+    }
+    attestation.missing = missing;
+    if problems.is_empty() {
+        Ok(attestation)
+    } else {
+        Err(problems)
+    }
+}
+
+/// The attestation of a dump whose archive was not read: what the server counted.
+pub(crate) fn settle_unread(attested: Attested) -> Attestation {
+    let Attested {
+        side,
+        mut missing,
+        seconds,
+    } = attested;
+    missing.push(
+        "everything that is told by the archive, which was not read back: fingerprints, \
+         catalogue, sequence values, large objects, and whether its rows are those of the server"
+            .to_owned(),
+    );
+    let tables = side.tables.iter().filter_map(|table| {
+        let scope = match table {
+            ServerTable { excluded: true, .. } => TableScope::Excluded,
+            ServerTable {
+                configuration: true,
+                ..
+            } => TableScope::Configuration,
+            _ => TableScope::All,
+        };
+        let rows = match scope {
+            TableScope::All => table.rows?,
+            // Which of them are in the archive is not known.
+            _ => 0,
+        };
+        Some(AttestedTable {
+            oid: table.oid,
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            rows,
+            bytes: None,
+            fingerprint: None,
+            scope,
+        })
+    });
+    Attestation {
+        snapshot: side.snapshot,
+        tables: tables.collect(),
+        missing,
+        seconds,
+        ..Attestation::default()
+    }
+}
+
+fn attest_table(
+    table: &ServerTable,
+    held: Option<Held>,
+    contents: &Contents,
+    problems: &mut Vec<String>,
+) -> AttestedTable {
+    let what = format!("table {}.{}", table.schema, table.name);
+    let scope = match (&held, table.configuration) {
+        (None, true) => TableScope::Excluded,
+        (None, false) if table.excluded => TableScope::Excluded,
+        (_, true) => TableScope::Configuration,
+        _ => TableScope::All,
+    };
+    let in_archive = held.as_ref().map(|held| held.rows);
+    match (in_archive, table.rows, scope) {
+        (_, None, _) | (None, _, TableScope::Excluded) => {}
+        // A name in another encoding may hide it.
+        (None, Some(_), _) if unnamed(contents) => {}
+        (None, Some(0), _) => {}
+        (None, Some(rows), _) => problems.push(format!(
+            "{what} has {rows} rows on the server and none in the archive"
+        )),
+        (Some(None), Some(_), _) => {}
+        (Some(Some(found)), Some(rows), TableScope::Configuration) if found <= rows => {}
+        (Some(Some(found)), Some(rows), _) if found == rows => {}
+        (Some(Some(found)), Some(rows), _) => problems.push(format!(
+            "{what} has {rows} rows on the server and {found} in the archive"
+        )),
+    }
+    let rows = in_archive.flatten().or(match scope {
+        TableScope::Excluded => None,
+        _ => table.rows,
+    });
+    AttestedTable {
+        oid: table.oid,
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        rows: rows.unwrap_or(0),
+        bytes: held.as_ref().and_then(|held| held.bytes),
+        fingerprint: held
+            .and_then(|held| held.fingerprint)
+            .map(|fingerprint| fingerprint.to_string()),
+        scope,
+    }
+}
+
+/// A table that only the archive tells of.
+fn unasked(key: &Key, held: Held) -> AttestedTable {
+    AttestedTable {
+        oid: match key {
+            Key::Oid(oid) => *oid,
+            Key::Name(..) => 0,
+        },
+        schema: held.schema,
+        name: held.name,
+        rows: held.rows.unwrap_or(0),
+        bytes: held.bytes,
+        fingerprint: held.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        scope: TableScope::All,
+    }
+}
+
+/// Rows in the archive of tables that the server did not list.
+fn left_over(
+    held: BTreeMap<Key, Held>,
+    contents: &Contents,
+    problems: &mut Vec<String>,
+    missing: &mut Vec<String>,
+) {
+    let mut unnamed = 0;
+    for held in held.into_values() {
+        if held.lossy && matches!(contents, Contents::Script(_)) {
+            unnamed += 1;
+        } else if held.rows != Some(0) {
+            problems.push(format!(
+                "table {}.{} has {} rows in the archive and is not on the server",
+                held.schema,
+                held.name,
+                held.rows.unwrap_or(0)
+            ));
+        }
+    }
+    if unnamed > 0 {
+        missing.push(format!(
+            "row counts of {unnamed} tables: their names in the script are in another encoding"
+        ));
+    }
+}
+
+fn unnamed(contents: &Contents) -> bool {
+    match contents {
+        Contents::Archive(_) => false,
+        Contents::Script(script) => script.tables.iter().any(|table| table.lossy),
+    }
+}
+
+fn large_objects(
+    summary: &ArchiveSummary,
+    side: &ServerSide,
+    wanted: &Wanted,
+    problems: &mut Vec<String>,
+) -> AttestedLargeObjects {
+    if side.snapshot && side.large_objects != summary.large_objects {
+        problems.push(format!(
+            "there are {} large objects on the server and {} in the archive",
+            side.large_objects, summary.large_objects
+        ));
+    }
+    AttestedLargeObjects {
+        count: summary.large_objects,
+        bytes: summary.large_object_bytes,
+        fingerprint: wanted.large_objects().then(|| {
+            summary
+                .large_object_fingerprint
+                .unwrap_or_default()
+                .to_string()
+        }),
+    }
+}
+
+type ByName<'a> = BTreeMap<(&'a str, &'a str), &'a ServerSequence>;
+
+fn by_name(sequences: &[ServerSequence]) -> ByName<'_> {
+    sequences
+        .iter()
+        .map(|sequence| ((sequence.schema.as_str(), sequence.name.as_str()), sequence))
+        .collect()
+}
+
+fn sequences(
+    summary: &ArchiveSummary,
+    side: &ServerSide,
+    problems: &mut Vec<String>,
+    missing: &mut Vec<String>,
+) -> Vec<AttestedSequence> {
+    let lossy = summary.sequences.iter().filter(|one| one.lossy).count();
+    if lossy > 0 {
+        missing.push(format!(
+            "values of {lossy} sequences: their names in the archive are in another encoding"
+        ));
+    }
+    let mut oids = BTreeMap::new();
+    if let Some((before, after)) = &side.sequences {
+        let (before, after) = (by_name(before), by_name(after));
+        let mut seen = BTreeSet::new();
+        for value in summary.sequences.iter().filter(|value| !value.lossy) {
+            let key = (value.schema.as_str(), value.name.as_str());
+            seen.insert(key);
+            if let (Some(before), Some(after)) = (before.get(&key), after.get(&key)) {
+                oids.insert(key, before.oid);
+                sequence_problem(value, before, after, problems);
+            }
+        }
+        let absent = before
+            .iter()
+            .filter(|(key, sequence)| {
+                !sequence.may_be_absent && after.contains_key(*key) && !seen.contains(*key)
+            })
+            .map(|(key, _)| format!("sequence {}.{} is not in the archive", key.0, key.1));
+        if lossy == 0 {
+            problems.extend(absent);
+        }
+    }
+    let mut attested: Vec<_> = summary
+        .sequences
+        .iter()
+        .filter(|value| !value.lossy)
+        .map(|value| AttestedSequence {
+            oid: oids
+                .get(&(value.schema.as_str(), value.name.as_str()))
+                .copied()
+                .unwrap_or(0),
+            schema: value.schema.clone(),
+            name: value.name.clone(),
+            value: value.value,
+            called: value.called,
+        })
+        .collect();
+    attested.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    attested
+}
+
+/// A sequence goes on while the dump runs, so its value has to lie between those before and
+/// after. One that was set back or has come round in the meantime tells nothing.
+fn sequence_problem(
+    value: &SequenceValue,
+    before: &ServerSequence,
+    after: &ServerSequence,
+    problems: &mut Vec<String>,
+) {
+    let up = before.increment >= 0;
+    let ordered = |first: i64, second: i64| if up { first <= second } else { first >= second };
+    let fits = match (before.value, after.value) {
+        // Never used, neither then nor now.
+        (None, None) => !value.called,
+        (None, Some(after)) => before.cycles || !value.called || ordered(value.value, after),
+        (Some(_), None) => true,
+        (Some(first), Some(last)) if first == last => value.called && value.value == first,
+        (Some(first), Some(last)) => {
+            before.cycles
+                || !ordered(first, last)
+                || (ordered(first, value.value) && ordered(value.value, last))
+        }
+    };
+    if fits {
+        return;
+    }
+    let said = |value: Option<i64>| value.map_or("unused".to_owned(), |value| value.to_string());
+    problems.push(format!(
+        "sequence {}.{} was at {} before and at {} after the dump, and is at {} in the archive",
+        value.schema,
+        value.name,
+        said(before.value),
+        said(after.value),
+        said(value.called.then_some(value.value)),
+    ));
+}

@@ -1,0 +1,252 @@
+//! One database of a run: attested, dumped, stored.
+
+use dbexec::PgProgram;
+use dbexec::executor::Finished;
+
+use super::back_up::Run;
+use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
+use super::preflight::Plan;
+use super::queries::{DatabaseFacts, InsideFacts};
+use super::structure::Along;
+use super::{Progress, patterns};
+use crate::attest::{Attestation, Attesting, Budget, Contents, Wanted, settle, settle_unread};
+use crate::manifest::{ArchiveRecord, DatabaseRecord, StoredFile};
+use crate::verify::VerifyWork;
+use crate::{BackupError, BackupEvent, DumpFormat, VerifyLevel, names, script};
+
+/// A database whose dump went well.
+pub(super) struct Dumped {
+    pub(super) record: DatabaseRecord,
+    /// Whether its archive was read back and checked.
+    pub(super) read_back: bool,
+}
+
+/// A dump in the store.
+struct InStore {
+    files: Vec<StoredFile>,
+    finished: Finished,
+    compression: &'static str,
+    /// What was read along; a directory archive is read back instead.
+    contents: Option<Contents>,
+    seconds: f64,
+}
+
+impl Run<'_> {
+    /// Attests and dumps one database.
+    pub(super) async fn dump(
+        &self,
+        work: &Work<'_>,
+        plan: &Plan,
+        number: usize,
+        facts: &DatabaseFacts,
+        inside: &InsideFacts,
+        budget: &mut Budget,
+    ) -> Result<Dumped, BackupError> {
+        let mut attesting = self.attest(&facts.name).await?;
+        let wanted =
+            Wanted::tables(budget.choose(&attesting.side.tables, attesting.large_object_bytes));
+        let stored = {
+            let snapshot = attesting.snapshot().map(str::to_owned);
+            let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), &wanted);
+            let counting = attesting.count();
+            tokio::pin!(dumping, counting);
+            tokio::select! {
+                stored = &mut dumping => {
+                    if stored.is_ok() {
+                        counting.await;
+                    }
+                    stored
+                }
+                () = &mut counting => dumping.await,
+            }
+        };
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                attesting.abandon().await;
+                return Err(error);
+            }
+        };
+        let attested = attesting.finish().await;
+        for missing in &attested.missing {
+            self.sink.emit(BackupEvent::Warning {
+                message: format!("attestation of database {:?}: {missing}", facts.name),
+            });
+        }
+        for line in &stored.finished.stderr {
+            self.sink.emit(BackupEvent::Warning {
+                message: format!("pg_dump of {:?}: {line}", facts.name),
+            });
+        }
+        let mut warnings = stored.finished.stderr;
+        if stored.finished.stderr_dropped > 0 {
+            warnings.push(format!(
+                "({} earlier lines left out)",
+                stored.finished.stderr_dropped
+            ));
+        }
+        let archive = ArchiveRecord {
+            format: self.options.format,
+            compression: stored.compression.to_owned(),
+            files: stored.files,
+            seconds: stored.seconds,
+            filters: filters(self.options),
+            warnings,
+        };
+        let read_back =
+            archive.format == DumpFormat::Directory && self.options.verify >= VerifyLevel::Read;
+        let contents = if read_back {
+            self.read_back(&facts.name, &archive, wanted.clone())
+                .await?
+        } else {
+            stored.contents
+        };
+        let attestation = match contents {
+            Some(contents) => settle(attested, &contents, &wanted).map_err(|problems| {
+                BackupError::AttestationFailed {
+                    database: facts.name.clone(),
+                    problems,
+                }
+            })?,
+            None => settle_unread(attested),
+        };
+        Ok(Dumped {
+            record: record(facts, inside, archive, attestation),
+            read_back,
+        })
+    }
+
+    /// Opens the session that lends its snapshot.
+    async fn attest(&self, database: &str) -> Result<Attesting, BackupError> {
+        // One session is the dump's own.
+        if self.executor.settings().max_connections < 2 {
+            let reason = "max_connections leaves no session for them";
+            return Ok(Attesting::without(reason, self.cancel));
+        }
+        let filters = patterns::all(self.options);
+        Attesting::open(self.executor.as_ref(), database, filters, self.cancel)
+            .await
+            .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
+    }
+
+    async fn store(
+        &self,
+        work: &Work<'_>,
+        plan: &Plan,
+        number: usize,
+        facts: &DatabaseFacts,
+        snapshot: Option<&str>,
+        wanted: &Wanted,
+    ) -> Result<InStore, BackupError> {
+        let settings = self.executor.settings();
+        let mut args = arguments(self.options, plan.compression, settings.lock_wait_timeout);
+        args.extend(snapshot.map(|snapshot| format!("--snapshot={snapshot}")));
+        let operation = format!("dumping database {:?}", facts.name);
+        let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
+        let stem = names::stem(number, &facts.name);
+        let (files, finished, contents, compression) = match self.options.format {
+            DumpFormat::Custom | DumpFormat::Plain => {
+                let (name, kind, along, compression) = match self.options.format {
+                    DumpFormat::Plain => (
+                        format!("{stem}.sql.zst"),
+                        Kind::Script(script::DATABASE_END),
+                        Along::Plain,
+                        script::COMPRESSION,
+                    ),
+                    _ => (
+                        format!("{stem}.dump"),
+                        Kind::Custom,
+                        Along::Custom(wanted.clone()),
+                        plan.compression.as_str(),
+                    ),
+                };
+                let source = Source {
+                    program: PgProgram::PgDump,
+                    args,
+                    database: facts.name.clone(),
+                    kind,
+                    along: Some(along),
+                    name: &name,
+                    operation: &operation,
+                };
+                let Stored {
+                    file,
+                    finished,
+                    contents,
+                } = work.store_output(source, &mut progress).await?;
+                (vec![file], finished, contents, compression)
+            }
+            DumpFormat::Directory => {
+                // Each job is a session, the leader is one more, and so is the one that counts.
+                let taken = 1 + u32::from(snapshot.is_some());
+                let most = settings.max_connections.saturating_sub(taken).max(1);
+                let jobs = self.options.jobs.unwrap_or(2).clamp(1, most);
+                let (files, finished) = work
+                    .store_directory(
+                        args,
+                        &facts.name,
+                        jobs,
+                        &format!("{stem}.dir"),
+                        &operation,
+                        &mut progress,
+                    )
+                    .await?;
+                (files, finished, None, plan.compression.as_str())
+            }
+        };
+        Ok(InStore {
+            files,
+            finished,
+            compression,
+            contents,
+            seconds: progress.finish(),
+        })
+    }
+
+    /// Reads a directory archive back, which is its check at level `read` as well.
+    async fn read_back(
+        &self,
+        database: &str,
+        archive: &ArchiveRecord,
+        wanted: Wanted,
+    ) -> Result<Option<Contents>, BackupError> {
+        let mut work =
+            VerifyWork::new(self.repo, &self.record.id, self.options.verify, self.cancel);
+        let contents = work.database(database, archive, wanted, self.sink).await?;
+        if work.checked.problems.is_empty() {
+            return Ok(contents);
+        }
+        Err(BackupError::VerifyFailed {
+            id: self.record.id.to_string(),
+            problems: work.checked.problems,
+        })
+    }
+}
+
+fn record(
+    facts: &DatabaseFacts,
+    inside: &InsideFacts,
+    archive: ArchiveRecord,
+    attestation: Attestation,
+) -> DatabaseRecord {
+    DatabaseRecord {
+        name: facts.name.clone(),
+        owner: facts.owner.clone(),
+        encoding: facts.encoding.clone(),
+        collate: facts.collate.clone(),
+        ctype: facts.ctype.clone(),
+        locale_provider: facts.locale_provider.clone(),
+        locale: facts.locale.clone(),
+        icu_rules: facts.icu_rules.clone(),
+        collation_version: facts.collation_version.clone(),
+        tablespace: facts.tablespace.clone(),
+        connection_limit: facts.connection_limit,
+        comment: facts.comment.clone(),
+        size_bytes: facts.size_bytes.unwrap_or(0),
+        settings: facts.settings.clone(),
+        acl: facts.acl.clone(),
+        extensions: inside.extensions.clone(),
+        archive,
+        attestation: Some(attestation),
+    }
+}
