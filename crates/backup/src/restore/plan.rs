@@ -62,6 +62,13 @@ pub async fn plan_restore(
         },
     };
     let name = request.place.database();
+    let tells_nothing = source.backup.is_none() && checked.toc.is_none();
+    let facts = match &request.place {
+        RestorePlace::Swap { name, .. } if tells_nothing => {
+            live::facts(executor.as_ref(), name).await?.unwrap_or(facts)
+        }
+        _ => facts,
+    };
     let target = target::ask(executor.as_ref(), name).await?;
     let program = match &checked.toc {
         Some(_) => PgProgram::PgRestore,

@@ -28,7 +28,10 @@ pub struct Live {
 
 impl Live {
     pub async fn start(major: u32) -> Self {
-        let container = PgContainer::start(major).unwrap();
+        Self::of(PgContainer::start(major).unwrap(), major).await
+    }
+
+    pub async fn of(container: PgContainer, major: u32) -> Self {
         let executor = executor_for(&container, major).await;
         Self {
             container,
