@@ -235,6 +235,40 @@ async fn images_of_other_makers_and_settings_of_the_source() {
 }
 
 #[tokio::test]
+async fn an_extension_that_needs_its_library_at_the_start() {
+    let run = run_id("preload");
+    let mut spec = spec(image(&testkit::images::preload(15)).await, 15, &run);
+    // More processors than any machine has are no limit.
+    spec.cpus = 512.0;
+    let create = async |spec: &SandboxSpec| {
+        let sandbox = start(spec).await.unwrap();
+        let script = "create extension stowloaded; create extension timescaledb;";
+        let executor = sandbox.executor();
+        let created = query::execute(
+            executor.as_ref(),
+            "template1",
+            "extension",
+            script,
+            &[],
+            true,
+        )
+        .await;
+        sandbox.remove().await.unwrap();
+        created
+    };
+    let libraries = "auto_explain,pg_stat_statements".to_owned();
+    let error = create(&spec).await.unwrap_err();
+    assert!(
+        error.to_string().contains("shared_preload_libraries"),
+        "{error}"
+    );
+    spec.settings
+        .insert("shared_preload_libraries".to_owned(), libraries);
+    create(&spec).await.unwrap();
+    assert!(containers(&run).is_empty());
+}
+
+#[tokio::test]
 async fn what_is_missing_is_told_and_nothing_is_left() {
     let run = run_id("missing");
     let refusal = async |spec: SandboxSpec| {

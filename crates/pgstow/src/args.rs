@@ -218,6 +218,8 @@ pub(crate) enum VerifyArg {
     Hash,
     /// The whole archive decodes to its end
     Read,
+    /// As read; then, once published, restored into a throw-away server and compared
+    Restore,
 }
 
 #[derive(Debug, Default, Args)]
@@ -279,6 +281,30 @@ pub(crate) enum LevelArg {
     Hash,
     /// The whole archive decodes to its end
     Read,
+    /// All of it restores into a throw-away server and equals what was attested
+    Restore,
+}
+
+/// How a backup is proven by a restore.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Options of --level restore")]
+pub(crate) struct ProveArgs {
+    /// Image of the throw-away server [default: the source's, or this host's programs]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// Memory of the throw-away container [default: 2GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Processors of the throw-away container [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<f64>,
+    /// A query that has to return a single true in the restored database; may be given more than
+    /// once
+    #[arg(long, value_name = "SQL")]
+    pub(crate) check: Vec<String>,
+    /// Database that the queries of --check run in, where the backup holds more than one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -292,6 +318,8 @@ pub(crate) struct VerifyArgs {
     /// Level of proof
     #[arg(long, value_enum, default_value = "read")]
     pub(crate) level: LevelArg,
+    #[command(flatten)]
+    pub(crate) prove: ProveArgs,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]

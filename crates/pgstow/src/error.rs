@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use backup::BackupError;
-use dbexec::{DiscoverError, ExecError};
+use dbexec::{DiscoverError, ExecError, SandboxError};
 use serde::Serialize;
 use storage::StoreError;
 
@@ -142,6 +142,12 @@ impl From<StoreError> for CommandError {
     }
 }
 
+impl From<SandboxError> for CommandError {
+    fn from(error: SandboxError) -> Self {
+        Self::of(error.code(), &error, Vec::new())
+    }
+}
+
 impl From<BackupError> for CommandError {
     fn from(error: BackupError) -> Self {
         let mut command = Self::of(error.code(), &error, own_hints(&error));
@@ -162,7 +168,8 @@ fn own_hints(error: &BackupError) -> Vec<String> {
             vec![remedy.clone()]
         }
         BackupError::RestoreFailed { source, .. }
-        | BackupError::RestoreNeedsAttention { source, .. } => own_hints(source),
+        | BackupError::RestoreNeedsAttention { source, .. }
+        | BackupError::Sandbox { source, .. } => own_hints(source),
         _ => Vec::new(),
     }
 }

@@ -137,6 +137,7 @@ impl Settings {
         let verify = match layers.text("backup.verify") {
             Some("none") => VerifyLevel::None,
             Some("hash") => VerifyLevel::Hash,
+            Some("restore") => VerifyLevel::Restore,
             _ => VerifyLevel::Read,
         };
         Ok(Self {

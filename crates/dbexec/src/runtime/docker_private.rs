@@ -43,7 +43,7 @@ pub(crate) async fn create(
         memory: bytes(wanted.memory_bytes),
         // The same as memory: no swap.
         memory_swap: bytes(wanted.memory_bytes),
-        nano_cpus: nano(wanted.cpus),
+        nano_cpus: wanted.cpus.map(nano),
         pids_limit: Some(wanted.processes.into()),
         shm_size: bytes(wanted.shared_memory_bytes),
         network_mode: Some("none".to_owned()),
@@ -105,13 +105,13 @@ pub(crate) async fn create(
 }
 
 /// Billionths of a processor.
-fn nano(cpus: f64) -> Option<i64> {
+fn nano(cpus: f64) -> i64 {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "clamped to what an engine takes"
     )]
     let nano = (cpus.clamp(0.01, 1024.0) * 1e9) as i64;
-    Some(nano)
+    nano
 }
 
 pub(crate) async fn attach(client: &Docker, container: &str) -> Result<Attached, RuntimeError> {

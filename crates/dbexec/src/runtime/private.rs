@@ -36,8 +36,8 @@ pub struct PrivateContainer {
     pub labels: BTreeMap<String, String>,
     /// Most memory, bytes; there is no swap beside it.
     pub memory_bytes: u64,
-    /// Share of processors: 1.5 is one and a half.
-    pub cpus: f64,
+    /// Share of processors: 1.5 is one and a half; `None` is all.
+    pub cpus: Option<f64>,
     /// Most processes.
     pub processes: u32,
     /// Size of `/dev/shm`, bytes; what is used of it counts as memory.

@@ -49,7 +49,7 @@ pub(crate) async fn start(
         spec.run_id,
         rand::random_range(0..1_u32 << 24)
     );
-    let wanted = PrivateContainer {
+    let mut wanted = PrivateContainer {
         name: name.clone(),
         // By content, so that what was looked at is what runs.
         image: found.digest.clone(),
@@ -58,14 +58,21 @@ pub(crate) async fn start(
         env: settings::locale(&spec.env),
         labels: owner::labels(&spec.run_id),
         memory_bytes: spec.memory_bytes,
-        cpus: spec.cpus,
+        cpus: Some(spec.cpus),
         processes: PROCESSES,
         shared_memory_bytes: spec.memory_bytes / 2,
     };
-    let id = runtime
-        .create(&wanted)
-        .await
-        .map_err(engine("making a container"))?;
+    let created = match runtime.create(&wanted).await {
+        // More than the engine's machine has (`as there are only 2 CPUs available`) is no limit.
+        // An engine that cannot limit them still takes the other walls.
+        Err(RuntimeError::Refused { message, .. }) if message.contains("CPU") => {
+            tracing::debug!(%message, "a throw-away server without a limit of processors");
+            wanted.cpus = None;
+            runtime.create(&wanted).await
+        }
+        created => created,
+    };
+    let id = created.map_err(engine("making a container"))?;
     let boxed = Boxed {
         runtime: Arc::clone(runtime),
         identity: ContainerIdentity {

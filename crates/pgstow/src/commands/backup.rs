@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use backup::{BackupOptions, BackupReport, back_up};
+use backup::{BackupOptions, BackupReport, Proof, ProofResult, VerifyLevel, back_up};
 use dbexec::{DbMode, discover::write_persisted};
 use serde::Serialize;
 
-use crate::args::BackupArgs;
+use super::{prove, verify::problems};
+use crate::args::{BackupArgs, ProveArgs};
 use crate::error::{CommandError, one_line};
 use crate::render::{events::Renderer, text};
 use crate::{exit, session::Session};
@@ -22,6 +23,8 @@ struct Done<'a> {
     warnings: Vec<String>,
     exit_code: u8,
     manifest: &'a backup::Manifest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<&'a Proof>,
 }
 
 pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, CommandError> {
@@ -60,9 +63,37 @@ pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, Comm
             one_line(&error)
         ));
     }
-    let exit_code = exit_code(&report);
-    tell(session, &report, renderer.warnings(), exit_code);
-    Ok(exit_code)
+    // The backup is published; what a restore of it shows is recorded beside it.
+    let proof = match session.settings.verify {
+        VerifyLevel::Restore => {
+            let args = ProveArgs::default();
+            Some(prove::run(session, &repository, &report.manifest, &args, &renderer).await)
+        }
+        VerifyLevel::None | VerifyLevel::Hash | VerifyLevel::Read => None,
+    };
+    let (proof, error) = match proof {
+        Some(Ok(proof)) if proof.result == ProofResult::Failed => {
+            let error = backup::BackupError::VerifyFailed {
+                id: report.manifest.id.to_string(),
+                problems: problems(&proof),
+            };
+            (Some(proof), Some(error.into()))
+        }
+        Some(Ok(proof)) => (Some(proof), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
+    let exit_code = error
+        .as_ref()
+        .map_or_else(|| exit_code(&report), |error: &CommandError| error.exit);
+    tell(
+        session,
+        &report,
+        proof.as_ref(),
+        renderer.warnings(),
+        exit_code,
+    );
+    error.map_or(Ok(exit_code), Err)
 }
 
 /// Options as settings and arguments give them.
@@ -110,7 +141,13 @@ fn exit_code(report: &BackupReport) -> u8 {
     }
 }
 
-fn tell(session: &Session, report: &BackupReport, warnings: Vec<String>, exit_code: u8) {
+fn tell(
+    session: &Session,
+    report: &BackupReport,
+    proof: Option<&Proof>,
+    warnings: Vec<String>,
+    exit_code: u8,
+) {
     let printer = &session.printer;
     let manifest = &report.manifest;
     let id = manifest.id.as_str();
@@ -124,6 +161,7 @@ fn tell(session: &Session, report: &BackupReport, warnings: Vec<String>, exit_co
             warnings,
             exit_code,
             manifest,
+            proof,
         });
         return;
     }
@@ -146,5 +184,8 @@ fn tell(session: &Session, report: &BackupReport, warnings: Vec<String>, exit_co
         text::seconds(report.seconds)
     ));
     printer.result(format!("stored in {}", report.location));
+    if let Some(proof) = proof {
+        prove::tell(session, proof);
+    }
     printer.message(format!("restore it beside: pgstow restore {id} --as NEWDB"));
 }

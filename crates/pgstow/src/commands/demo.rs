@@ -186,6 +186,7 @@ async fn story(
         id: Some("latest".to_owned()),
         all: false,
         level: LevelArg::Read,
+        prove: crate::args::ProveArgs::default(),
     };
     commands::verify::run(&session, &verify).await?;
 

@@ -1,9 +1,9 @@
 //! `pgstow list`: what exists, and apart from it what failed, is incomplete or damaged.
 
-use backup::{Catalog, DumpFormat, Manifest, RunState};
+use backup::{Catalog, DumpFormat, Manifest, ProofSummary, RunState};
 use jiff::Timestamp;
 
-use super::verify::level_word;
+use super::{prove, verify::level_word};
 use crate::render::{tables::table, text};
 use crate::{error::CommandError, exit, session::Session};
 
@@ -29,7 +29,11 @@ pub(crate) async fn run(session: &Session) -> Result<u8, CommandError> {
             session.settings.data_dir.root.display()
         ));
     } else {
-        let rows: Vec<_> = catalog.backups.iter().map(|m| backup_row(m, now)).collect();
+        let rows: Vec<_> = catalog
+            .backups
+            .iter()
+            .map(|m| backup_row(m, catalog.proof(&m.id), now))
+            .collect();
         let head = [
             "ID",
             "AGE",
@@ -38,6 +42,7 @@ pub(crate) async fn run(session: &Session) -> Result<u8, CommandError> {
             "SIZE",
             "FORMAT",
             "VERIFIED",
+            "PROOF",
             "TAGS",
         ];
         for line in table(&head, &rows) {
@@ -48,7 +53,7 @@ pub(crate) async fn run(session: &Session) -> Result<u8, CommandError> {
     Ok(exit::DONE)
 }
 
-fn backup_row(manifest: &Manifest, now: Timestamp) -> Vec<String> {
+fn backup_row(manifest: &Manifest, proof: Option<&ProofSummary>, now: Timestamp) -> Vec<String> {
     let names: Vec<_> = manifest
         .databases
         .iter()
@@ -73,6 +78,10 @@ fn backup_row(manifest: &Manifest, now: Timestamp) -> Vec<String> {
         text::bytes(manifest.bytes()),
         formats.join(","),
         level_word(manifest.verified).to_owned(),
+        proof.map_or_else(
+            || "-".to_owned(),
+            |proof| prove::summary(proof, now).replace('\n', " "),
+        ),
         tags.join(" "),
     ]
 }

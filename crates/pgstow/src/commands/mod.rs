@@ -8,6 +8,7 @@ pub(crate) mod discover;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod list;
+pub(crate) mod prove;
 pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod rollback;

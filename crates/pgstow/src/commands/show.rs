@@ -7,7 +7,7 @@ use backup::diff::ArchiveContents;
 use backup::{Manifest, Repository, manifest::DatabaseRecord};
 use serde_json::json;
 
-use super::{list::format_word, verify::level_word};
+use super::{list::format_word, prove, verify::level_word};
 use crate::args::ShowArgs;
 use crate::error::CommandError;
 use crate::render::{events::Renderer, tables::table, text};
@@ -17,8 +17,14 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<u8, Comman
     let repository = session.filled_repository(&args.id)?;
     let manifest = repository.find(&args.id).await?;
     let printer = &session.printer;
+    let proof = repository.proof(&manifest.id).await?;
     if printer.json && !args.toc {
-        printer.json_line(&manifest);
+        let mut shown = json!(manifest);
+        // Only where there is one: what was shown before stays as it was.
+        if let Some((_, proof)) = &proof {
+            shown["proof"] = json!(proof);
+        }
+        printer.json_line(&shown);
         return Ok(exit::DONE);
     }
     let mut found = Vec::new();
@@ -37,6 +43,9 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<u8, Comman
         return Ok(exit::DONE);
     }
     tell(session, &repository, &manifest);
+    if let Some((file, proof)) = &proof {
+        prove::report(session, file, proof);
+    }
     for (name, contents) in &found {
         toc::tell(printer, name, contents);
     }

@@ -1,9 +1,11 @@
 //! `pgstow verify`.
 
-use backup::{BackupId, Repository, VerifyLevel, VerifyReport, verify};
+use backup::requests::VerifyProblem;
+use backup::{BackupId, Proof, ProofResult, Repository, VerifyLevel, VerifyReport, verify};
 use serde_json::json;
 
-use crate::args::{LevelArg, VerifyArgs};
+use super::prove;
+use crate::args::{LevelArg, ProveArgs, VerifyArgs};
 use crate::exit;
 use crate::printer::Style;
 use crate::render::{events::Renderer, text};
@@ -23,7 +25,9 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
     let level = match args.level {
         LevelArg::Hash => VerifyLevel::Hash,
         LevelArg::Read => VerifyLevel::Read,
+        LevelArg::Restore => VerifyLevel::Restore,
     };
+    check_arguments(level, &args.prove)?;
     let wanted = args.id.as_deref().unwrap_or("latest");
     let repository = session.filled_repository(wanted)?;
     let ids = ids(&repository, args).await?;
@@ -36,6 +40,9 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
     let renderer = Renderer::new(&session.printer);
     let mut bad = Vec::new();
     let mut reports = Vec::new();
+    let mut proofs = Vec::new();
+    // A throw-away server that cannot be had says nothing of the other backups.
+    let mut unproven: Option<CommandError> = None;
     for id in ids {
         let report = verify(
             &repository,
@@ -46,28 +53,46 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
         )
         .await;
         renderer.clear();
-        let report = report?;
+        let mut report = report?;
         tell(session, &report);
+        if report.ok && level == VerifyLevel::Restore {
+            match restored(session, &repository, &id, args, &renderer).await {
+                Ok(proof) => {
+                    prove::tell(session, &proof);
+                    report.ok = proof.result == ProofResult::Passed;
+                    report.problems = problems(&proof);
+                    proofs.push(proof);
+                }
+                Err(error) if args.all && session.interrupts.exit_code().is_none() => {
+                    for message in &error.messages {
+                        session.printer.warning(format!("{id}: {message}"));
+                    }
+                    unproven = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         if !report.ok {
             bad.push(id);
         }
         reports.push(report);
     }
-    let exit_code = if bad.is_empty() {
-        exit::DONE
-    } else {
-        exit::VERIFY_FAILED
+    let exit_code = match (&bad[..], &unproven) {
+        ([], None) => exit::DONE,
+        ([], Some(error)) => error.exit,
+        _ => exit::VERIFY_FAILED,
     };
     if session.printer.json {
         session.printer.json_line(&json!({
             "result": "verify",
-            "ok": bad.is_empty(),
+            "ok": bad.is_empty() && unproven.is_none(),
             "reports": reports,
+            "proofs": proofs,
             "exit_code": exit_code,
         }));
     }
     if bad.is_empty() {
-        return Ok(exit::DONE);
+        return unproven.map_or(Ok(exit::DONE), Err);
     }
     let names: Vec<_> = bad.iter().map(ToString::to_string).collect();
     let problems = reports
@@ -80,6 +105,46 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
         problems,
     }
     .into())
+}
+
+/// Options of a restore mean nothing to the other levels.
+fn check_arguments(level: VerifyLevel, args: &ProveArgs) -> Result<(), CommandError> {
+    let given = args.image.is_some()
+        || args.memory.is_some()
+        || args.cpus.is_some()
+        || args.database.is_some()
+        || !args.check.is_empty();
+    if given && level != VerifyLevel::Restore {
+        return Err(CommandError::usage(
+            "--image, --memory, --cpus, --check and --database belong to --level restore",
+        ));
+    }
+    if args
+        .cpus
+        .is_some_and(|cpus| !(cpus > 0.0 && cpus <= 4096.0))
+    {
+        return Err(CommandError::usage("--cpus must be more than 0"));
+    }
+    Ok(())
+}
+
+async fn restored(
+    session: &Session,
+    repository: &Repository,
+    id: &BackupId,
+    args: &VerifyArgs,
+    renderer: &Renderer,
+) -> Result<Proof, CommandError> {
+    let manifest = repository.find(id.as_str()).await?;
+    prove::run(session, repository, &manifest, &args.prove, renderer).await
+}
+
+/// What a proof found, as a report tells it.
+pub(crate) fn problems(proof: &Proof) -> Vec<VerifyProblem> {
+    let found = proof.problems().into_iter();
+    found
+        .map(|(object, problem)| VerifyProblem { object, problem })
+        .collect()
 }
 
 /// Which backups: with `--all` also the damaged ones, whose problems are to be named.

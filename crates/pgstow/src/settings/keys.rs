@@ -127,7 +127,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("backup.jobs", Kind::Number(1, 256), Some(env_vars::JOBS)),
     key(
         "backup.verify",
-        Kind::Choice(&["none", "hash", "read"]),
+        Kind::Choice(&["none", "hash", "read", "restore"]),
         Some(env_vars::VERIFY),
     ),
     key("backup.exclude_table_data", Kind::List, None),
