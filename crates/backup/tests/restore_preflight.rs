@@ -258,7 +258,7 @@ async fn connections_and_locks_that_are_short() {
         .args(&["-c", "max_prepared_transactions=0"])
         .start()
         .unwrap();
-    let live = Live::of(container).await;
+    let live = Live::of(container, 15).await;
     let tables: String = (0..40)
         .map(|n| format!("CREATE TABLE t{n} (a int);"))
         .collect();
@@ -298,7 +298,7 @@ async fn too_little_room() {
         .env("PGDATA", "/small/data")
         .start()
         .unwrap();
-    let small = Live::of(container).await;
+    let small = Live::of(container, 15).await;
     let mut live = Live::start(15).await;
     live.psql(
         "postgres",

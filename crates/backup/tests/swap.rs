@@ -5,12 +5,16 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use backup::{
-    BackupError, RestoreJournal, RestorePlace, RestoreReport, RestoreRequest, RestoreStep,
-    replacing_restores, unfinished_restores,
+    BackupError, BackupEvent, BackupId, EventSink, RestoreJournal, RestorePlace, RestoreReport,
+    RestoreRequest, RestoreStep, replacing_restores, unfinished_restores,
 };
+use dbexec::PgExecutor;
 use support::live::{Live, file_as, words};
+use support::real::{Login, in_container};
+use tokio_util::sync::CancellationToken;
 
 const WEEK: u64 = 7 * 24 * 3600;
 
@@ -193,4 +197,284 @@ async fn bar_34_swap_and_back_on_17() {
 #[tokio::test]
 async fn bar_34_swap_and_back_on_18() {
     there_and_back(18).await;
+}
+
+/// Stops a restore where a step begins, as a kill would: the future is dropped.
+struct StopAt {
+    step: RestoreStep,
+    there: tokio::sync::Notify,
+}
+
+impl EventSink for StopAt {
+    fn emit(&self, event: BackupEvent) {
+        if matches!(event, BackupEvent::RestoreStep { step, .. } if step == self.step) {
+            self.there.notify_one();
+        }
+    }
+}
+
+async fn stopped_at(live: &Live, path: &Path, step: RestoreStep) -> RestoreJournal {
+    let plan = live.plan(&swap(path, "shop")).await.unwrap();
+    let stop = StopAt {
+        step,
+        there: tokio::sync::Notify::new(),
+    };
+    let cancel = CancellationToken::new();
+    tokio::select! {
+        biased;
+        () = stop.there.notified() => {}
+        done = backup::restore(&live.home.repo, &live.executor, &plan, &stop, &cancel) => {
+            panic!("it did not stop at {step:?}: {done:?}");
+        }
+    }
+    let left = unfinished_restores(&live.home.repo.state_dir).unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    left.into_iter().next().unwrap()
+}
+
+/// Puts somebody else's database in the place of another.
+fn replace(live: &Live, name: &str) {
+    live.psql(
+        "postgres",
+        &format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
+    );
+    live.psql("postgres", &format!("CREATE DATABASE \"{name}\""));
+    live.psql(name, "CREATE TABLE precious (n int)");
+}
+
+fn precious(live: &Live, name: &str) {
+    live.psql(name, "SELECT * FROM precious");
+}
+
+#[tokio::test]
+async fn bar_34_databases_of_others_are_left_alone() {
+    let (live, path) = with_shop(15).await;
+    let newer = sum(&live);
+    let repo = &live.home.repo;
+    // In the place of the staging database, before and after its oid was written.
+    let journal = stopped_at(&live, &path, RestoreStep::Filling).await;
+    replace(&live, &journal.staging);
+    let (state, _) = backup::resume(repo, &live.executor, &journal.id, &live.home.events)
+        .await
+        .unwrap();
+    assert_eq!(state.step, RestoreStep::Undone);
+    precious(&live, &journal.staging);
+    let journal = stopped_at(&live, &path, RestoreStep::StagingCreated).await;
+    replace(&live, &journal.staging);
+    match backup::resume(repo, &live.executor, &journal.id, &live.home.events).await {
+        Err(BackupError::RestoreNeedsAttention { left, .. }) => {
+            assert!(left.contains("left alone"), "{left}");
+        }
+        other => panic!("{other:?}"),
+    }
+    precious(&live, &journal.staging);
+    // An empty one under the random name, whose oid was not written in time, is ours.
+    live.psql(
+        "postgres",
+        &format!("DROP DATABASE \"{}\"", journal.staging),
+    );
+    live.psql(
+        "postgres",
+        &format!("CREATE DATABASE \"{}\" TEMPLATE template0", journal.staging),
+    );
+    let (state, _) = backup::resume(repo, &live.executor, &journal.id, &live.home.events)
+        .await
+        .unwrap();
+    assert_eq!(state.step, RestoreStep::Undone);
+    assert_eq!(oid(&live, &journal.staging), "");
+    assert_eq!(sum(&live), newer);
+
+    // In the place of the live one while the names are exchanged.
+    let journal = stopped_at(&live, &path, RestoreStep::Swapping).await;
+    let (state, _) = backup::rollback(repo, &live.executor, &journal.id, &live.home.events)
+        .await
+        .unwrap();
+    assert!(
+        matches!(state.step, RestoreStep::Undone | RestoreStep::RolledBack),
+        "{state:?}"
+    );
+    assert_eq!(sum(&live), newer);
+    let plan = live.plan(&swap(&path, "shop")).await.unwrap();
+    live.psql("postgres", "ALTER DATABASE shop RENAME TO hidden");
+    replace(&live, "shop");
+    match live.apply(&plan).await {
+        Err(BackupError::RestoreFailed { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    precious(&live, "shop");
+    live.psql("postgres", "DROP DATABASE shop");
+    live.psql("postgres", "ALTER DATABASE hidden RENAME TO shop");
+
+    // In the place of the old one that is kept.
+    let done = live
+        .restore(&swap(&path, "shop"))
+        .await
+        .unwrap()
+        .swap
+        .unwrap();
+    let kept = done.kept.unwrap().name;
+    replace(&live, &kept);
+    match backup::rollback(repo, &live.executor, &done.restore, &live.home.events).await {
+        Err(BackupError::RestoreNeedsAttention { left, .. }) => {
+            assert!(left.contains("nothing was changed"), "{left}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(sum(&live), "500|500");
+    backup::drop_kept(repo, &live.executor, &done.restore, &live.home.events)
+        .await
+        .unwrap();
+    precious(&live, &kept);
+}
+
+#[tokio::test]
+async fn bar_35_a_copy_that_differs_never_becomes_the_live_one() {
+    struct Spoil<'a>(&'a Live);
+    impl EventSink for Spoil<'_> {
+        fn emit(&self, event: BackupEvent) {
+            if matches!(
+                event,
+                BackupEvent::RestoreStep {
+                    step: RestoreStep::Comparing,
+                    ..
+                }
+            ) {
+                let staging = journal(self.0).staging;
+                self.0.psql(
+                    &staging,
+                    "UPDATE t SET v = 'x' WHERE id = 200; DELETE FROM t WHERE id = 300",
+                );
+            }
+        }
+    }
+    let (live, path) = with_shop(17).await;
+    let (newer, before) = (sum(&live), live.databases());
+    let plan = live.plan(&swap(&path, "shop")).await.unwrap();
+    let cancel = CancellationToken::new();
+    let spoil = Spoil(&live);
+    match backup::restore(&live.home.repo, &live.executor, &plan, &spoil, &cancel).await {
+        Err(error @ BackupError::RestoreFailed { .. }) => {
+            let text = words(&error);
+            assert!(text.contains("t") && text.contains("499"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((sum(&live), live.databases()), (newer, before));
+    assert_eq!(journal(&live).step, RestoreStep::Undone);
+}
+
+#[tokio::test]
+async fn bar_34_refusals_of_a_swap_leave_everything_alone() {
+    let container = testkit::PgContainer::builder(15)
+        .args(&["-c", "max_prepared_transactions=2"])
+        .start()
+        .unwrap();
+    let live = Live::of(container, 15).await;
+    live.psql(
+        "postgres",
+        "CREATE ROLE boss LOGIN CREATEDB; CREATE DATABASE shop OWNER boss; CREATE DATABASE other",
+    );
+    live.psql(
+        "shop",
+        "CREATE TABLE t AS SELECT 1 AS id; ALTER TABLE t OWNER TO boss",
+    );
+    let path = live.dump("shop", "shop.dump", &["-Fc"]);
+    let all = || {
+        live.container
+            .exec(&["pg_dumpall", "-s", "-U", "postgres"])
+            .unwrap()
+    };
+    let strip = |text: String| -> String {
+        text.lines()
+            .filter(|line| !line.contains("restrict "))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let before = strip(all());
+    let refused = |result: Result<_, BackupError>, word: &str| match result {
+        Err(BackupError::RestoreRefused { problem, remedy }) => {
+            assert!(
+                format!("{problem}; {remedy}").contains(word),
+                "{problem}; {remedy}"
+            );
+        }
+        Err(error) => panic!("{}", words(&error)),
+        Ok(()) => panic!("not refused: {word}"),
+    };
+    let plan = async |executor: &Arc<dyn PgExecutor>, name: &str| {
+        backup::plan_restore(&live.home.repo, executor, &swap(&path, name))
+            .await
+            .map(drop)
+    };
+    let id = BackupId::new(live.home.repo.clock.now());
+    let login = Login {
+        user: "boss",
+        ..Login::default()
+    };
+    let boss = in_container(&live.container, &id, &login).await;
+    plan(&boss, "shop").await.unwrap();
+    refused(plan(&boss, "other").await, "belongs to");
+    refused(plan(&live.executor, "template1").await, "template");
+    // A superuser's session cannot be ended by an ordinary role.
+    let sleep = "exec psql -U postgres -d shop -XAtqc 'select pg_sleep(600)'";
+    testkit::process::docker(&["exec", "-d", live.container.id(), "sh", "-c", sleep]).unwrap();
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND query ~ '600'";
+    while live.psql("postgres", there) != "1" {}
+    refused(plan(&boss, "shop").await, "may not end");
+    plan(&live.executor, "shop").await.unwrap();
+    live.psql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'",
+    );
+    live.psql("shop", "BEGIN; SELECT 1; PREPARE TRANSACTION 'held'");
+    refused(plan(&live.executor, "shop").await, "prepared");
+    live.psql("shop", "ROLLBACK PREPARED 'held'");
+    assert_eq!(strip(all()), before);
+    assert!(
+        replacing_restores(&live.home.repo.state_dir)
+            .unwrap()
+            .is_empty()
+    );
+
+    // The ordinary role that owns the database may replace it, and a name that is free.
+    let restore = async |name: &str| {
+        let plan = backup::plan_restore(&live.home.repo, &boss, &swap(&path, name))
+            .await
+            .unwrap();
+        let cancel = CancellationToken::new();
+        backup::restore(&live.home.repo, &boss, &plan, &live.home.events, &cancel)
+            .await
+            .unwrap_or_else(|error| panic!("{}", words(&error)))
+            .swap
+            .unwrap()
+    };
+    assert!(restore("shop").await.kept.is_some());
+    let free = restore("free").await;
+    assert_eq!(free.kept, None);
+    assert_eq!(live.psql("free", "SELECT count(*) FROM t"), "1");
+    backup::rollback(&live.home.repo, &boss, &free.restore, &live.home.events)
+        .await
+        .unwrap();
+    assert_eq!(oid(&live, "free"), "");
+}
+
+#[tokio::test]
+async fn a_plain_dump_gets_the_properties_of_the_database_that_it_replaces() {
+    let (live, _) = with_shop(15).await;
+    let path = live.dump("shop", "shop.sql", &["-Fp"]);
+    let before = properties(&live, "shop");
+    live.psql("shop", "DELETE FROM t");
+    let plan = live.plan(&swap(&path, "shop")).await.unwrap();
+    assert!(
+        plan.warnings
+            .iter()
+            .any(|text| text.contains("properties of the live")),
+        "{:?}",
+        plan.warnings
+    );
+    live.apply(&plan)
+        .await
+        .unwrap_or_else(|error| panic!("{}", words(&error)));
+    assert_eq!(properties(&live, "shop"), before);
+    assert_eq!(sum(&live), "401|9999");
 }

@@ -186,7 +186,11 @@ impl Run<'_> {
             .map_err(|source| exec("setting the database's parameters", source))?;
         let warnings = self.fill(false).await?;
         self.step(RestoreStep::Comparing)?;
-        let counts = self.count(false).await?;
+        // A database that is going to be the live one has to prove more.
+        let counts = match &self.journal {
+            Some(_) => self.compare().await?,
+            None => self.count(false).await?,
+        };
         self.enter("setting the database's properties")?;
         create::finish(
             executor,

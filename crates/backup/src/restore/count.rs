@@ -42,6 +42,17 @@ pub(crate) struct Counts {
     by_table: BTreeMap<(String, String), (u64, bool)>,
 }
 
+impl Counts {
+    /// Where rows were counted in another way.
+    pub(crate) fn of(tables: u64, rows: u64) -> Self {
+        Self {
+            tables,
+            rows,
+            ..Self::default()
+        }
+    }
+}
+
 /// Counts every table that holds rows of its own.
 pub(crate) async fn count(
     executor: &dyn PgExecutor,

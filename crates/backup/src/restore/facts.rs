@@ -4,7 +4,7 @@
 
 use archive::{SqlToken, Toc, TocEntry, split_statements};
 
-use crate::manifest::DatabaseRecord;
+use crate::manifest::{DatabaseRecord, DatabaseSetting};
 
 /// What a new database gets so that it equals the source's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,17 +76,24 @@ const LISTS: &[&str] = &[
 /// Words of `GRANT … ON DATABASE`.
 const DATABASE_PRIVILEGES: &[&str] = &["ALL", "CREATE", "CONNECT", "TEMPORARY", "TEMP"];
 
+impl Setting {
+    /// From a row of `pg_db_role_setting`.
+    pub(crate) fn of_record(setting: &DatabaseSetting) -> Self {
+        Self {
+            role: setting.role.clone(),
+            name: setting.name.clone(),
+            values: if LISTS.contains(&setting.name.to_lowercase().as_str()) {
+                split_list(&setting.value)
+            } else {
+                vec![setting.value.clone()]
+            },
+        }
+    }
+}
+
 /// From the manifest.
 pub(crate) fn of_record(record: &DatabaseRecord) -> DatabaseFacts {
-    let settings = record.settings.iter().map(|setting| Setting {
-        role: setting.role.clone(),
-        name: setting.name.clone(),
-        values: if LISTS.contains(&setting.name.to_lowercase().as_str()) {
-            split_list(&setting.value)
-        } else {
-            vec![setting.value.clone()]
-        },
-    });
+    let settings = record.settings.iter().map(Setting::of_record);
     DatabaseFacts {
         owner: Some(record.owner.clone()),
         encoding: Some(record.encoding.clone()),

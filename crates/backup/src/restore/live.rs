@@ -4,8 +4,12 @@
 use dbexec::{PgExecutor, query};
 use serde::{Deserialize, Serialize};
 
-use super::{journal::beside, source::refused};
-use crate::{BackupError, id::BackupId};
+use super::{
+    facts::{DatabaseFacts, Privileges, Setting},
+    journal::beside,
+    source::refused,
+};
+use crate::{BackupError, id::BackupId, run::server_facts};
 
 /// A session in the database that is replaced; it would be ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +115,8 @@ pub(crate) async fn plan_swap(
         operation: format!("asking about the database {name:?}"),
         source,
     };
+    // Names are exchanged by sessions that know each other.
+    query::check_no_pooler(executor).await.map_err(failed)?;
     let login = executor.context().creds.database.clone();
     let own = executor.settings().application_name.clone();
     let vars = [
@@ -286,6 +292,38 @@ impl std::fmt::Display for LiveSession {
             None => f.write_str(" from the local socket"),
         }
     }
+}
+
+/// Properties of the live database, for a source that tells none of its own.
+pub(crate) async fn facts(
+    executor: &dyn PgExecutor,
+    name: &str,
+) -> Result<Option<DatabaseFacts>, BackupError> {
+    let server = server_facts(executor)
+        .await
+        .map_err(|source| BackupError::Exec {
+            operation: format!("asking about the database {name:?}"),
+            source,
+        })?;
+    let found = server.databases.into_iter().find(|one| one.name == name);
+    Ok(found.map(|live| DatabaseFacts {
+        owner: Some(live.owner),
+        encoding: Some(live.encoding),
+        collate: Some(live.collate),
+        ctype: Some(live.ctype),
+        provider: Some(live.locale_provider),
+        locale: live.locale,
+        icu_rules: live.icu_rules,
+        tablespace: Some(live.tablespace).filter(|name| name != "pg_default"),
+        connection_limit: Some(live.connection_limit).filter(|limit| *limit >= 0),
+        comment: live.comment,
+        settings: live.settings.iter().map(Setting::of_record).collect(),
+        privileges: live.acl.map_or(Privileges::Default, Privileges::Items),
+        notes: vec![format!(
+            "the source does not say how its database was made: the new one gets the properties \
+             of the live database {name:?}"
+        )],
+    }))
 }
 
 /// The steps of the swap in words: before the fill, and after it.

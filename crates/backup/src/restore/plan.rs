@@ -65,6 +65,13 @@ pub async fn plan_restore(
     // From here on the archive holds only what is restored.
     let checked = partial::choose(&request.contents, &request.place, &source, checked)?;
     let name = request.place.database();
+    let tells_nothing = source.backup.is_none() && checked.toc.is_none();
+    let facts = match &request.place {
+        RestorePlace::Swap { name, .. } if tells_nothing => {
+            live::facts(executor.as_ref(), name).await?.unwrap_or(facts)
+        }
+        _ => facts,
+    };
     let target = target::ask(executor.as_ref(), name).await?;
     let program = match &checked.toc {
         Some(_) => PgProgram::PgRestore,

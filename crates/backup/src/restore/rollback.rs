@@ -294,7 +294,8 @@ pub async fn rollback(
 /// Drops the database that a restore or rollback keeps. Whether it is due is the caller's to say.
 ///
 /// # Errors
-/// As [`resume`]; a database of the name that is not the one that was kept is left alone.
+/// As [`resume`]. A database of the name that is not the one that was kept is left alone, and the
+/// kept one is forgotten.
 pub async fn drop_kept(
     repo: &Repository,
     executor: &Arc<dyn PgExecutor>,
@@ -305,9 +306,28 @@ pub async fn drop_kept(
     let Some(kept) = writer.journal.kept() else {
         return Ok(());
     };
-    create::drop(executor.as_ref(), &kept.name, kept.oid)
+    let failed = |source| exec(format!("dropping database {:?}", kept.name), source);
+    let found = create::oid(executor.as_ref(), &kept.name)
         .await
-        .map_err(|source| exec(format!("dropping database {:?}", kept.name), source))?;
+        .map_err(failed)?;
+    if found == Some(kept.oid) {
+        create::drop(executor.as_ref(), &kept.name, kept.oid)
+            .await
+            .map_err(failed)?;
+    } else {
+        sink.emit(BackupEvent::Warning {
+            message: match found {
+                Some(_) => format!(
+                    "database {:?} is not the one that was kept; it was left alone",
+                    kept.name
+                ),
+                None => format!(
+                    "database {:?} was dropped or renamed by somebody else",
+                    kept.name
+                ),
+            },
+        });
+    }
     writer.step(RestoreStep::Dropped)
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     apply::{Restored, Run},
     check::in_words,
+    count::Counts,
     create,
     fill::exec,
     journal::{Beginning, RestoreStep, Writer},
@@ -15,8 +16,13 @@ use super::{
 };
 use crate::{
     BackupError, BackupEvent, BackupId, BackupOptions, SwapReport, VerifyLevel,
-    manifest::SAFETY_TAG, run,
+    compare::{Expected, compare, observe},
+    manifest::SAFETY_TAG,
+    run,
 };
+
+/// Differences that a message names.
+const SHOWN: usize = 5;
 
 impl Run<'_> {
     /// Makes the staging database and gives it the name of the live one.
@@ -101,6 +107,60 @@ impl Run<'_> {
             writer.journal.safety_backup = Some(made.manifest.id);
         }
         Ok(Some(id))
+    }
+
+    /// Reads the staging database again and compares it with what was attested: rows,
+    /// fingerprints, sequences, large objects, catalogue.
+    pub(super) async fn compare(&mut self) -> Result<Counts, BackupError> {
+        self.enter("comparing the staging database with the backup")?;
+        let expected = Expected::of_work(self.work);
+        let wanted = expected.wanted();
+        let observed = observe(
+            self.executor,
+            &self.working,
+            &wanted,
+            self.sink,
+            self.cancel,
+        );
+        let observed = observed.await?;
+        let compared = compare(&expected, &observed);
+        if compared.is_equal() {
+            self.sink.emit(BackupEvent::Chosen {
+                message: format!(
+                    "the staging database equals the backup: {}/{} tables, {} by their content, \
+                     {} rows{}",
+                    compared.tables_equal,
+                    compared.tables_total,
+                    compared.fingerprints,
+                    compared.rows,
+                    match compared.not_compared.as_slice() {
+                        [] => String::new(),
+                        missing => format!(" ({})", missing.join("; ")),
+                    }
+                ),
+            });
+            return Ok(Counts::of(compared.tables_total, compared.rows));
+        }
+        let shown: Vec<_> = compared
+            .differences
+            .iter()
+            .take(SHOWN)
+            .map(|one| {
+                format!(
+                    "{}: {} expected, {} found",
+                    one.object, one.expected, one.found
+                )
+            })
+            .collect();
+        Err(BackupError::ArchiveIncomplete {
+            subject: format!("database {:?}", self.database),
+            problem: format!(
+                "{} differences between the backup and what was restored of it: {}; a restore \
+                 beside (--as NEWDB) lets you look",
+                compared.differences.len(),
+                shown.join("; ")
+            ),
+        })
     }
 
     /// Exchanges the names. An error is only returned when the live database is the old one, or

@@ -48,6 +48,7 @@ pub(crate) struct Exchanged {
 /// Both sessions: values travel as settings, because a `DO` block takes no parameters.
 const PREPARE: &str = "\
 SET default_transaction_read_only = off;
+SET default_transaction_isolation = 'read committed';
 SET search_path = pg_catalog;
 SET lock_timeout = '3s';
 SET statement_timeout = '60s';

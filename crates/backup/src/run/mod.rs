@@ -19,4 +19,5 @@ pub(crate) use back_up::back_up_locked;
 pub(crate) use back_up::chain;
 pub(crate) use cleanup::{KILLED, remove_backup};
 pub(crate) use progress::Progress;
+pub(crate) use queries::server as server_facts;
 pub use rehearse::{Rehearsal, rehearse};

@@ -28,12 +28,12 @@ pub struct Live {
 
 impl Live {
     pub async fn start(major: u32) -> Self {
-        Self::of(PgContainer::start(major).unwrap()).await
+        Self::of(PgContainer::start(major).unwrap(), major).await
     }
 
     /// A server that was started with options.
-    pub async fn of(container: PgContainer) -> Self {
-        let executor = executor_for(&container).await;
+    pub async fn of(container: PgContainer, major: u32) -> Self {
+        let executor = executor_for(&container, major).await;
         Self {
             container,
             executor,
@@ -137,10 +137,10 @@ impl Live {
     }
 }
 
-async fn executor_for(container: &PgContainer) -> Arc<dyn PgExecutor> {
+async fn executor_for(container: &PgContainer, major: u32) -> Arc<dyn PgExecutor> {
     let runtime = Arc::new(connect_runtime(&EndpointInput::default()).await.unwrap());
     let host = HostPrograms::default();
-    let settings = ConnectionSettings::new("restore-test");
+    let settings = ConnectionSettings::new(&format!("restore-test-{major}"));
     let input = DiscoverInput {
         explicit: ExplicitSettings {
             target: Some(TargetSpec::parse(&container.target()).unwrap()),
