@@ -303,3 +303,22 @@ async fn bar_02_a_prune_killed_at_any_step() {
     }
     panic!("the prune never ended");
 }
+
+#[tokio::test]
+async fn bar_47_safety_backups_never_push_out_others() {
+    let sample = sample().await;
+    let mut backups: Vec<_> = (1..=6)
+        .map(|n| variant(&sample, 1, n, 100, VerifyLevel::Read))
+        .collect();
+    // The newest four were made by restores of what they replaced.
+    for manifest in &mut backups[2..] {
+        let restore = manifest.id.to_string();
+        manifest.tags.insert("safety".to_owned(), restore);
+    }
+    let plan = plan_prune(&catalog(backups), 1, now()).unwrap();
+    let ids = |list: &[(backup::BackupId, String)]| -> Vec<String> {
+        list.iter().map(|(id, _)| id.as_str()[9..15].to_owned()).collect()
+    };
+    assert_eq!(ids(&plan.keep), ["000006", "000002"]);
+    assert_eq!(ids(&plan.remove), ["000005", "000004", "000003", "000001"]);
+}

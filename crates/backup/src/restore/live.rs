@@ -67,6 +67,8 @@ pub(crate) struct SwapWork {
     pub(crate) keep_old_seconds: u64,
 }
 
+// Of workers without a role others than superusers see nothing, not even that they are autovacuum,
+// which the server ends by itself.
 const SELECT: &str = "\
 SELECT d.oid::int8 AS oid, d.datistemplate AS is_template, d.datallowconn AS accepts_connections, \
   pg_get_userbyid(d.datdba) AS owner, pg_has_role(d.datdba, 'USAGE') AS owns, \
@@ -77,8 +79,9 @@ SELECT d.oid::int8 AS oid, d.datistemplate AS is_template, d.datallowconn AS acc
        bool_and(r.rolsuper OR (NOT coalesce(u.rolsuper, true) AND (pg_has_role(u.oid, 'USAGE') \
          OR pg_has_role('pg_signal_backend', 'USAGE')))) AS may_end \
      FROM pg_stat_activity AS a LEFT JOIN pg_roles AS u ON u.oid = a.usesysid \
-     WHERE a.datid = d.oid AND a.pid <> pg_backend_pid() AND a.backend_type NOT IN ('autovacuum worker') \
-       AND a.application_name <> :'own' \
+     WHERE a.datid = d.oid AND a.pid <> pg_backend_pid() \
+       AND a.backend_type IS DISTINCT FROM 'autovacuum worker' \
+       AND (a.usesysid IS NOT NULL OR r.rolsuper) AND a.application_name IS DISTINCT FROM :'own' \
      GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3) AS s) AS sessions, \
   (SELECT count(*) FROM pg_prepared_xacts AS x WHERE x.database = d.datname) AS prepared, \
   (SELECT coalesce(json_agg(subname ORDER BY subname), '[]') FROM pg_subscription \

@@ -120,6 +120,7 @@ $pgstow$;
 SELECT extract(epoch FROM clock_timestamp() - current_setting('pgstow.started')::timestamptz);
 ";
 
+// Workers without a role are a superuser's to end; autovacuum makes way for a rename by itself.
 const END: &str = "\
 SELECT pg_advisory_lock(:ender, :pair) IS NULL AS a \\gset pgstow_
 DO $pgstow$
@@ -142,7 +143,8 @@ BEGIN
                AND mode = 'AccessExclusiveLock') THEN
       PERFORM pg_stat_clear_snapshot();
       FOR one IN SELECT pid FROM pg_stat_activity
-                 WHERE datid = ANY (oids) AND datid <> 0 AND pid <> pg_backend_pid() LOOP
+                 WHERE datid = ANY (oids) AND datid <> 0 AND pid <> pg_backend_pid()
+                   AND (usesysid IS NOT NULL OR current_setting('is_superuser') = 'on') LOOP
         IF pg_terminate_backend(one) AND one <> ALL (ended) THEN
           ended := ended || one;
         END IF;
