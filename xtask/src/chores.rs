@@ -91,7 +91,8 @@ pub(crate) fn lint() -> Result<(), String> {
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-fn ensure_tool(name: &str) -> Result<(), String> {
+/// Installs a tool of cargo unless it is there.
+pub(crate) fn ensure_tool(name: &str) -> Result<(), String> {
     if engine::has_program(name) {
         return Ok(());
     }
@@ -103,7 +104,8 @@ fn cargo(args: &[&str]) -> Result<(), String> {
     run(Command::new("cargo").args(args))
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a program to its end.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command
         .status()
         .map_err(|error| format!("{command:?}: {error}"))?;

@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask test | lint | images | tamper | bench`.
+//! Chores of the project: `cargo xtask test | lint | images | tamper | bench | fuzz | bench-read`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 
 mod bench;
 mod chores;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,9 @@ cargo xtask test [NEXTEST ARGUMENTS]   set up what the tests need, then run all 
 cargo xtask lint                       formatting, clippy, documentation, dependency policy
 cargo xtask images                     container engine and PostgreSQL images for the tests
 cargo xtask tamper [N]                 N (10,000) random flips and cuts of stored archives, all found
-cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared";
+cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared
+cargo xtask fuzz [--seconds N]         every fuzz target of the archive reader, 10 s each
+cargo xtask bench-read [OPTIONS]       how fast archives are read and fingerprinted";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         "images" => chores::set_up(),
         "tamper" => chores::tamper(rest),
         "bench" => chores::set_up().and_then(|()| bench::run(rest)),
+        "fuzz" => fuzz::run(rest),
+        "bench-read" => chores::set_up().and_then(|()| bench::run_reading(rest)),
         _ => Err(format!("usage:\n{USAGE}")),
     };
     match result {

@@ -69,6 +69,26 @@ impl Contents {
         Ok(contents)
     }
 
+    /// The entry of this number, when it has data that is no large objects.
+    pub(crate) fn rows_of(&self, dump_id: i32) -> Result<&DataEntry, ArchiveError> {
+        let entry = self.entries.iter().find(|e| e.dump_id() == dump_id);
+        match entry {
+            Some(entry) if entry.is_large_objects() => Err(ArchiveError::Unsupported {
+                problem: format!("entry {dump_id} is large objects, which are many streams"),
+            }),
+            Some(entry) => Ok(entry),
+            None => Err(self.no_data(dump_id)),
+        }
+    }
+
+    pub(crate) fn no_data(&self, dump_id: i32) -> ArchiveError {
+        let entry = self.entries.iter().find(|e| e.dump_id() == dump_id);
+        let missing = entry.map_or_else(|| format!("entry {dump_id}"), DataEntry::describe);
+        ArchiveError::DataMissing {
+            missing: vec![missing],
+        }
+    }
+
     /// The summary, once all data was read.
     pub(crate) fn finish(mut self) -> ArchiveSummary {
         if !self.utf8 {

@@ -5,7 +5,7 @@
 //! length before it, until a length of 0. Large objects are an oid and pieces each, until oid 0.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::{
     contents::Contents,
@@ -44,7 +44,7 @@ pub fn check_custom(
         .iter()
         .map(|entry| (entry.dump_id(), entry))
         .collect();
-    let compression = summary.header.compression;
+    let mut decoder = decoder(&reader, summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if large_objects {
             loop {
@@ -53,7 +53,7 @@ pub fn check_custom(
                     break;
                 }
                 let mut sink = LargeObjectSink::new(oid, options.fingerprints);
-                read_pieces(&mut reader, compression, &mut |piece| {
+                read_pieces(&mut reader, &mut decoder, &mut |piece| {
                     sink.push(piece);
                     Ok(())
                 })?;
@@ -61,7 +61,7 @@ pub fn check_custom(
             }
         } else {
             let mut sink = DataSink::new(entry, options.fingerprints);
-            read_pieces(&mut reader, compression, &mut |piece| sink.push(piece))?;
+            read_pieces(&mut reader, &mut decoder, &mut |piece| sink.push(piece))?;
             summary.tables.extend(sink.finish()?);
         }
     }
@@ -75,6 +75,61 @@ pub fn check_custom(
     }
     summary.stored_bytes = reader.offset();
     Ok(contents.finish())
+}
+
+/// Reads the data of one entry of a custom archive, decoded, and hands it over in pieces. For an
+/// entry with a table's rows these are the lines of COPY with their terminator, or INSERT
+/// statements. What stands behind it in the archive is not read.
+///
+/// # Errors
+/// [`ArchiveError`]; [`ArchiveError::DataMissing`] when the entry has no data,
+/// [`ArchiveError::Unsupported`] for large objects, [`ArchiveError::Consumer`] when `output`
+/// fails.
+pub fn read_entry_data(
+    reader: impl Read,
+    dump_id: i32,
+    output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ArchiveError> {
+    let mut reader = ArchiveReader::new(reader, "the archive");
+    let contents = Contents::read(&mut reader, ArchiveKind::Custom, &CheckOptions::default())?;
+    contents.rows_of(dump_id)?;
+    let entries = &contents.entries;
+    let mut promised: HashMap<i32, &DataEntry> = entries
+        .iter()
+        .map(|entry| (entry.dump_id(), entry))
+        .collect();
+    let mut decoder = decoder(&reader, contents.summary.header.compression)?;
+    while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
+        if entry.dump_id() == dump_id {
+            return read_pieces(&mut reader, &mut decoder, &mut |piece| {
+                output(piece).map_err(|source| ArchiveError::Consumer { source })
+            });
+        }
+        if large_objects {
+            while reader.oid("the oid of a large object")? != 0 {
+                skip_pieces(&mut reader)?;
+            }
+        } else {
+            skip_pieces(&mut reader)?;
+        }
+    }
+    Err(contents.no_data(dump_id))
+}
+
+/// Reads pieces to the length of 0 and decodes nothing.
+fn skip_pieces<R: Read>(reader: &mut ArchiveReader<R>) -> Result<(), ArchiveError> {
+    loop {
+        let length = piece_length(reader)?;
+        if length == 0 {
+            return Ok(());
+        }
+        reader.take(length, "data", |_| Ok(()))?;
+    }
+}
+
+fn piece_length<R: Read>(reader: &mut ArchiveReader<R>) -> Result<u64, ArchiveError> {
+    let length = reader.int("the length of a piece of data")?;
+    u64::try_from(length).map_err(|_| reader.damaged(format!("a piece of data of {length} bytes")))
 }
 
 /// The entry whose data comes next, and whether it is large objects; `None` at the end of the
@@ -117,18 +172,11 @@ fn begin_block<'a, R: Read>(
 /// Reads pieces to the length of 0 and decodes them.
 fn read_pieces<R: Read>(
     reader: &mut ArchiveReader<R>,
-    compression: Compression,
+    decoder: &mut Decoder,
     output: &mut dyn FnMut(&[u8]) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
-    let mut decoder = match Decoder::new(compression, Wrapping::Blocks) {
-        Ok(decoder) => decoder,
-        Err(error) => return Err(located(reader, error)),
-    };
     loop {
-        let length = reader.int("the length of a piece of data")?;
-        let Ok(mut left) = u64::try_from(length) else {
-            return Err(reader.damaged(format!("a piece of data of {length} bytes")));
-        };
+        let mut left = piece_length(reader)?;
         if left == 0 {
             break;
         }
@@ -150,6 +198,14 @@ fn read_pieces<R: Read>(
         }
     }
     decoder.finish().map_err(|error| located(reader, error))
+}
+
+/// One decoder serves all entries of an archive, one after the other.
+fn decoder<R: Read>(
+    reader: &ArchiveReader<R>,
+    compression: Compression,
+) -> Result<Decoder, ArchiveError> {
+    Decoder::new(compression, Wrapping::Blocks).map_err(|error| located(reader, error))
 }
 
 /// Adds the place to what a decoder said.

@@ -42,7 +42,7 @@ impl From<ArchiveError> for DecodeError {
 /// Takes decoded bytes.
 pub(crate) type Output<'a> = dyn FnMut(&[u8]) -> Result<(), ArchiveError> + 'a;
 
-/// A decoder of one entry's data.
+/// A decoder of the data of one entry after the other.
 pub(crate) struct Decoder {
     state: State,
     wrapping: Wrapping,
@@ -190,8 +190,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Says that no more input comes.
-    pub(crate) fn finish(self) -> Result<(), DecodeError> {
+    /// Says that no more input comes, and makes ready for the next entry.
+    pub(crate) fn finish(&mut self) -> Result<(), DecodeError> {
         let ended = match &self.state {
             State::None => true,
             State::Deflate { ended, .. } => {
@@ -201,13 +201,29 @@ impl Decoder {
             // An empty large object of a directory archive is an empty file.
             State::Zstd { ended, .. } => *ended,
         };
-        if ended {
-            Ok(())
-        } else {
-            Err(DecodeError::Problem(
+        if !ended {
+            return Err(DecodeError::Problem(
                 "the compressed data is not complete".to_owned(),
-            ))
+            ));
         }
+        self.begun = false;
+        self.block_start = true;
+        match &mut self.state {
+            State::None => {}
+            State::Deflate { stream, ended } => {
+                match self.wrapping {
+                    Wrapping::Blocks => stream.reset(true),
+                    Wrapping::File => *stream = deflate(self.wrapping),
+                }
+                *ended = false;
+            }
+            State::Lz4(decoder) => decoder.restart(),
+            State::Zstd { stream, ended } => {
+                stream.reinit().map_err(|error| problem("zstd", &error))?;
+                *ended = true;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -87,6 +87,25 @@ pub fn check_directory(
     }
 }
 
+/// As [`crate::read_entry_data`], for a directory archive; `open` is that of [`check_directory`].
+///
+/// # Errors
+/// Those of [`crate::read_entry_data`].
+pub fn read_directory_entry_data(
+    toc: impl Read,
+    mut open: impl FnMut(&str) -> io::Result<Box<dyn Read>>,
+    dump_id: i32,
+    output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ArchiveError> {
+    let contents = read_contents(toc, &CheckOptions::default())?;
+    let name = contents.rows_of(dump_id)?.file_name().unwrap_or_default();
+    let Some(mut data) = open_data(&mut open, name)? else {
+        return Err(contents.no_data(dump_id));
+    };
+    data.decode(&mut |piece| output(piece).map_err(|source| ArchiveError::Consumer { source }))?;
+    Ok(())
+}
+
 /// Reads `toc.dat` to its last byte.
 pub(crate) fn read_contents(
     toc: impl Read,

@@ -19,6 +19,13 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    /// What takes the decoded data failed.
+    #[error("the decoded data could not be handed on")]
+    Consumer {
+        /// Its failure.
+        #[source]
+        source: io::Error,
+    },
     /// The bytes end in the middle of something.
     #[error("{subject} ends at byte {offset} in the middle of {inside}")]
     Cut {
@@ -87,7 +94,7 @@ impl ArchiveError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Read { .. } => codes::ARCHIVE_UNREADABLE,
+            Self::Read { .. } | Self::Consumer { .. } => codes::ARCHIVE_UNREADABLE,
             Self::Cut { .. }
             | Self::Damaged { .. }
             | Self::DataMissing { .. }

@@ -19,20 +19,24 @@ mod options;
 mod plain;
 mod primitives;
 mod rows;
+mod select;
 mod sql;
 mod summary;
+mod tar;
 mod toc;
 
 pub use catalogue::{
     Catalogue, CatalogueDifference, CatalogueObject, DifferenceKind, read_catalogue,
 };
-pub use custom::check_custom;
-pub use directory::check_directory;
+pub use custom::{check_custom, read_entry_data};
+pub use directory::{check_directory, read_directory_entry_data};
 pub use error::ArchiveError;
 pub use fingerprint::{Fingerprint, NoFingerprint};
 pub use header::{ArchiveKind, ArchiveVersion, Compression, DumpTime, Header, MAGIC};
 pub use options::{CheckOptions, Fingerprints};
 pub use plain::{PlainKind, PlainSummary, WithoutRanges, check_plain, open_plain};
+pub use select::{Pattern, PatternError, Selected, Selection, list_file, select};
 pub use sql::{SqlStatement, SqlToken, split_statements};
 pub use summary::{ArchiveSummary, SequenceValue, TableData};
+pub use tar::check_tar;
 pub use toc::{DataPosition, Section, Toc, TocEntry, read_toc};

@@ -62,6 +62,14 @@ impl Lz4Decoder {
         self.state == State::Magic && self.part.is_empty()
     }
 
+    /// Makes ready for other data.
+    pub(crate) fn restart(&mut self) {
+        self.state = State::Magic;
+        self.part.clear();
+        self.frame = Frame::default();
+        self.window.clear();
+    }
+
     pub(crate) fn push(
         &mut self,
         mut input: &[u8],

@@ -5,6 +5,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use memchr::memchr;
+
 use crate::error::ArchiveError;
 
 /// Size of the read buffer, bytes.
@@ -173,7 +175,15 @@ impl<R: Read> ArchiveReader<R> {
         let Some(length) = self.string_length(inside)? else {
             return Ok(false);
         };
-        self.take(length, inside, |_| Ok(()))?;
+        // What is passed over is judged like what is kept.
+        let mut zero = false;
+        self.take(length, inside, |piece| {
+            zero |= memchr(0, piece).is_some();
+            Ok(())
+        })?;
+        if zero {
+            return Err(self.damaged(format!("{inside} holds a zero byte")));
+        }
         Ok(length > 0)
     }
 

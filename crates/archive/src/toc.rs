@@ -90,7 +90,8 @@ pub struct TocEntry {
     pub owner: Option<String>,
     /// Section.
     pub section: Section,
-    /// Statement that makes the object, for the kinds that a preflight needs.
+    /// Statement that makes the object, for the kinds that a preflight needs, and for exclusion
+    /// constraints.
     pub definition: Option<String>,
     /// `COPY … FROM stdin;`, where the rows are in COPY's text format.
     pub copy_statement: Option<String>,
@@ -127,7 +128,10 @@ pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
     let mut entries = Vec::new();
     let mut kept = 0_u64;
     let mut utf8 = true;
-    while let Some(entry) = toc.next_entry(&mut reader, keep_definition)? {
+    while let Some(mut entry) = toc.next_entry(&mut reader, keep_definition)? {
+        if entry.kind == "CONSTRAINT" && !entry.is_exclusion() {
+            entry.definition = None;
+        }
         kept += entry.size();
         if entry.kind == "ENCODING" {
             utf8 = entry.names_utf8();
@@ -148,7 +152,9 @@ pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
 }
 
 fn keep_definition(kind: &str, name: &str) -> bool {
-    KEEP_DEFINITION.contains(&kind) || (kind == "COMMENT" && name.starts_with("DATABASE "))
+    KEEP_DEFINITION.contains(&kind)
+        || kind == "CONSTRAINT"
+        || (kind == "COMMENT" && name.starts_with("DATABASE "))
 }
 
 impl TocEntry {
@@ -165,6 +171,16 @@ impl TocEntry {
             + optional(&self.copy_statement)
             + optional(&self.file_name);
         (size_of::<Self>() + texts + self.dependencies.len() * size_of::<i32>()) as u64
+    }
+
+    /// Whether it is an exclusion constraint: it may need an operator class of an extension, and
+    /// its dependencies do not say so.
+    pub(crate) fn is_exclusion(&self) -> bool {
+        self.kind == "CONSTRAINT"
+            && self
+                .definition
+                .as_deref()
+                .is_some_and(|definition| definition.contains(" EXCLUDE "))
     }
 
     /// For the entry `ENCODING` (`SET client_encoding = 'UTF8';`): whether it names UTF-8.

@@ -2,8 +2,10 @@
 //! compared.
 
 mod measure;
+mod reading;
 mod report;
 mod rig;
 mod run;
 
+pub(crate) use reading::run as run_reading;
 pub(crate) use run::run;
