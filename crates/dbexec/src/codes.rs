@@ -41,6 +41,10 @@ pub const PROGRAM_STALLED: &str = "PROGRAM_STALLED";
 pub const INTERRUPTED: &str = "INTERRUPTED";
 /// A query of pgstow's own failed.
 pub const QUERY_FAILED: &str = "QUERY_FAILED";
+/// No throw-away server can be had here: image, programs, user or room is missing.
+pub const SANDBOX_UNAVAILABLE: &str = "SANDBOX_UNAVAILABLE";
+/// A throw-away server did not start, ended by itself or could not be removed.
+pub const SANDBOX_FAILED: &str = "SANDBOX_FAILED";
 
 /// Every code of this crate, for the test that compares them with `docs/errors.md`.
 pub const ALL: &[&str] = &[
@@ -63,4 +67,6 @@ pub const ALL: &[&str] = &[
     PROGRAM_STALLED,
     INTERRUPTED,
     QUERY_FAILED,
+    SANDBOX_UNAVAILABLE,
+    SANDBOX_FAILED,
 ];

@@ -13,6 +13,7 @@ pub mod env;
 pub mod executor;
 pub mod query;
 pub mod runtime;
+pub mod sandbox;
 pub mod session;
 pub mod target;
 pub mod trail;
@@ -29,6 +30,7 @@ pub use executor::{
     Transport, open_executor,
 };
 pub use runtime::{ContainerRuntime, RuntimeError};
+pub use sandbox::{Sandbox, SandboxError, SandboxPlace, SandboxSpec, reap_sandboxes};
 pub use session::PsqlSession;
 pub use target::TargetSpec;
 pub use trail::{Outcome, Trail, TrailEntry};

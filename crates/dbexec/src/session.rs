@@ -127,7 +127,8 @@ impl PsqlSession {
     ///
     /// All statements are sent, also after one that failed; inside a transaction the server refuses
     /// the later ones by itself. A script that deals with an error (`\if :ERROR`) forgets it with
-    /// `\set LAST_ERROR_SQLSTATE 00000`.
+    /// `\set LAST_ERROR_SQLSTATE 00000`. A script has to be whole: an open quote or `\if` would
+    /// swallow the mark, and psql would be waited for until the run is cancelled.
     ///
     /// # Errors
     /// [`ExecError::Query`] with the server's words when a statement failed: the session can go on.
@@ -150,7 +151,7 @@ impl PsqlSession {
         }
         self.sent += 1;
         let mark = format!("{}-{}", self.mark, self.sent);
-        let _ = writeln!(text, "{script}");
+        let _ = writeln!(text, "{script}{}", missing_end(script));
         for (variable, _) in vars {
             let _ = writeln!(text, "\\unset {variable}");
         }
@@ -360,6 +361,19 @@ fn complaint(lines: &[String], state: &str) -> String {
     }
 }
 
+/// The semicolon that the last statement lacks: without it psql would keep the statement, and the
+/// next script would be part of it.
+fn missing_end(script: &str) -> &'static str {
+    let last = script.trim_end().lines().last().unwrap_or_default();
+    let is_command = last.trim_start().starts_with('\\');
+    if is_command || last.is_empty() || last.ends_with(';') {
+        ""
+    } else {
+        // On a line of its own: the last one may be a comment.
+        "\n;"
+    }
+}
+
 /// A value as one argument of a psql command. `None` for what psql cannot hold.
 fn quote(value: &str) -> Option<String> {
     let mut quoted = String::with_capacity(value.len() + 2);
@@ -386,6 +400,22 @@ mod tests {
     fn values_stay_values() {
         assert_eq!(quote("a'b\\c\nd").as_deref(), Some(r"'a\'b\\c\nd'"));
         assert_eq!(quote("a\0b"), None);
+    }
+
+    #[test]
+    fn a_statement_is_ended() {
+        for whole in [
+            "select 1;",
+            "select 1; \n",
+            "",
+            "select 1\n\\gset x_",
+            "\\echo x",
+        ] {
+            assert_eq!(missing_end(whole), "", "{whole}");
+        }
+        for open in ["select 1", "select 1 -- one", "commit\n"] {
+            assert_eq!(missing_end(open), "\n;", "{open}");
+        }
     }
 
     #[test]

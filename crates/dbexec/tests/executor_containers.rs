@@ -252,3 +252,37 @@ async fn bar_18_a_recreated_container_is_another_one() {
     assert_eq!(error.code(), dbexec::codes::CONTAINER_CHANGED);
     assert!(error.to_string().contains("another container"), "{error}");
 }
+
+#[tokio::test]
+async fn free_space_where_the_server_keeps_its_data() {
+    let container = PgContainer::start(15).unwrap();
+    let executor = executor(&container, 15, "space").await;
+    let shown = container
+        .exec(&["df", "-B1", "--output=avail", "/var/lib/postgresql/data"])
+        .unwrap();
+    let shown: u64 = shown.lines().nth(1).unwrap().trim().parse().unwrap();
+    let free = executor
+        .free_bytes("/var/lib/postgresql/data")
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        free.abs_diff(shown) < 4 << 30,
+        "{free} is not about {shown}"
+    );
+    let memory = executor.free_bytes("/dev/shm").await.unwrap().unwrap();
+    assert!((32 << 20..=64 << 20).contains(&memory), "{memory}");
+    for nothing in ["/none such", "$(echo /)", "-k", "/etc/passwd"] {
+        assert_eq!(
+            executor.free_bytes(nothing).await.unwrap(),
+            None,
+            "{nothing}"
+        );
+    }
+    let bare = PgContainer::builder(15)
+        .image(&testkit::images::shell_less())
+        .start()
+        .unwrap();
+    let executor = self::executor(&bare, 15, "bare-space").await;
+    assert_eq!(executor.free_bytes("/srv/data").await.unwrap(), None);
+}

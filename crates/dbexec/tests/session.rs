@@ -92,6 +92,9 @@ async fn a_failed_statement_has_the_servers_words_and_the_session_goes_on() {
         .await
         .unwrap();
     assert_eq!(text, "x\n");
+    let text = session.run("open", "select 7 -- seven", &[]).await.unwrap();
+    assert_eq!(text, "7\n");
+    assert_eq!(session.run("none", "", &[]).await.unwrap(), "");
     // A variable lives for one script.
     let error = session.run("gone", "select :'v';", &[]).await.unwrap_err();
     assert!(error.to_string().contains("syntax error"), "{error}");

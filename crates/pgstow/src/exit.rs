@@ -192,6 +192,16 @@ pub(crate) fn consequence(code: &str) -> Option<Consequence> {
         ),
         dbexec::codes::INTERRUPTED => ("interrupted", INTERRUPTED, None),
         dbexec::codes::QUERY_FAILED => ("failed", FAILED, Some("pgstow doctor")),
+        dbexec::codes::SANDBOX_UNAVAILABLE => (
+            "failed",
+            FAILED,
+            Some("this says nothing about the backup; name an image of its major with --image"),
+        ),
+        dbexec::codes::SANDBOX_FAILED => (
+            "failed",
+            FAILED,
+            Some("this says nothing about the backup; give more with --memory, or another --image"),
+        ),
 
         storage::codes::STORE_UNREACHABLE => (
             "store",

@@ -23,6 +23,24 @@ const BITNAMI_INIT: &str = include_str!("../assets/bitnami-init.sh");
 const KARTOZA: &str = include_str!("../assets/kartoza-entrypoint.sh");
 const EXTENSION_CONTROL: &str = include_str!("../assets/extension/stowtest.control");
 const EXTENSION_SCRIPT: &str = include_str!("../assets/extension/stowtest--1.2.sql");
+const PRELOAD_FILES: [(&str, &str); 4] = [
+    (
+        "stowloaded.control",
+        include_str!("../assets/preload/stowloaded.control"),
+    ),
+    (
+        "stowloaded--1.0.sql",
+        include_str!("../assets/preload/stowloaded--1.0.sql"),
+    ),
+    (
+        "timescaledb.control",
+        include_str!("../assets/preload/timescaledb.control"),
+    ),
+    (
+        "timescaledb--2.99.0.sql",
+        include_str!("../assets/preload/timescaledb--2.99.0.sql"),
+    ),
+];
 /// To be raised when [`build_base`] changes what is in a base image.
 const BASE_VERSION: &str = "1";
 const LOCALES: &str = "en_US.UTF-8 UTF-8\nde_DE.UTF-8 UTF-8\nde_DE ISO-8859-1\n";
@@ -61,6 +79,14 @@ pub fn shell_less() -> String {
 #[must_use]
 pub fn program_less() -> String {
     "pgstow-test/noprograms:15".to_owned()
+}
+
+/// Image with preloaded libraries and two extensions that stock images lack (15 and 17 alone):
+/// `stowloaded`, which is refused without them, and a stand-in for `timescaledb` whose catalogue
+/// takes no rows outside of its restore hooks.
+#[must_use]
+pub fn preload(major: u32) -> String {
+    format!("pgstow-test/preload:{major}")
 }
 
 /// Makes sure that every image is there, two at a time.
@@ -117,18 +143,18 @@ fn suite(major: u32) -> &'static str {
 }
 
 /// FNV-1a over everything that an image is made from: stable over Rust releases.
-fn recipe_hash(major: u32) -> String {
+fn recipe_hash(tag: &str, lines: &str) -> String {
     let scripts = [ENTRYPOINT, APP, BITNAMI, BITNAMI_INIT, KARTOZA, LOCALES];
     let extension = [EXTENSION_CONTROL, EXTENSION_SCRIPT];
-    let variants = variants(major);
-    let lines = variants
+    let more = PRELOAD_FILES
         .iter()
-        .flat_map(|(tag, lines)| [tag.as_str(), lines.as_str()]);
+        .filter(|_| tag.contains("/preload:"))
+        .map(|(_, text)| *text);
     let parts = scripts
         .into_iter()
         .chain(extension)
-        .chain(lines)
-        .chain([BASE_VERSION]);
+        .chain(more)
+        .chain([tag, lines, BASE_VERSION]);
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in parts.flat_map(|part| part.bytes().chain([0])) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -137,20 +163,26 @@ fn recipe_hash(major: u32) -> String {
 }
 
 fn ensure_major(major: u32, say: &(dyn Fn(&str) + Sync)) -> Result<(), String> {
-    let hash = recipe_hash(major);
-    let wanted: Vec<String> = variants(major).into_iter().map(|(tag, _)| tag).collect();
-    let is_current = |tag: &String| {
+    let is_current = |tag: &str, hash: &str| {
         let format = format!("{{{{index .Config.Labels \"{RECIPE_LABEL}\"}}}}");
         docker(&["image", "inspect", "--format", &format, tag]).is_ok_and(|l| l.trim() == hash)
     };
-    if wanted.iter().all(is_current) {
+    let mut wanted: Vec<(String, String, String)> = variants(major)
+        .into_iter()
+        .map(|(tag, lines)| {
+            let hash = recipe_hash(&tag, &lines);
+            (tag, lines, hash)
+        })
+        .collect();
+    wanted.retain(|(tag, _, hash)| !is_current(tag, hash));
+    if wanted.is_empty() {
         return Ok(());
     }
     let started = Instant::now();
     let base = base_image(major, say)?;
     let context = tempfile::tempdir().map_err(|error| error.to_string())?;
     write_context(context.path())?;
-    for (tag, lines) in variants(major) {
+    for (tag, lines, hash) in wanted {
         let file = format!("FROM {base}\nLABEL {RECIPE_LABEL}={hash}\n{lines}");
         let path = context.path().join("Dockerfile");
         fs::write(&path, file).map_err(|error| error.to_string())?;
@@ -205,6 +237,17 @@ fn variants(major: u32) -> Vec<(String, String)> {
             ),
         ),
     ];
+    if matches!(major, 15 | 17) {
+        list.push((
+            preload(major),
+            format!(
+                "{postgres_lines}COPY stowloaded* timescaledb* /preload/\n\
+                 RUN cp /preload/* /usr/share/postgresql/$PG_MAJOR/extension/\n\
+                 CMD [\"postgres\", \"-c\", \
+                      \"shared_preload_libraries=auto_explain,pg_stat_statements\"]\n"
+            ),
+        ));
+    }
     if major == 15 {
         list.push((
             bitnami(),
@@ -247,7 +290,7 @@ fn write_context(dir: &Path) -> Result<(), String> {
         ("stowtest.control", EXTENSION_CONTROL),
         ("stowtest--1.2.sql", EXTENSION_SCRIPT),
     ];
-    for (name, text) in files {
+    for (name, text) in files.into_iter().chain(PRELOAD_FILES) {
         let path = dir.join(name);
         let mode = if name.ends_with("entrypoint.sh") {
             0o755

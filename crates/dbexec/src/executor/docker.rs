@@ -15,6 +15,7 @@ use super::environment::{CLEARED, variables};
 use super::programs::{Installation, VERSIONED_DIRS, choose, parse_installation};
 use super::scripts;
 use super::sessions;
+use super::space;
 use super::stderr::StderrLog;
 use super::types::{
     ConnectionSettings, Input, Invocation, PgExecutor, PgProgram, ProgramInfo, ReapReport,
@@ -668,6 +669,18 @@ impl PgExecutor for DockerPgExecutor {
             processes,
             sessions,
         })
+    }
+
+    async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
+        match self.inner.script(scripts::FREE_SPACE, &[directory]).await {
+            Ok(text) => Ok(space::parse_df(&text)),
+            // No such directory, no df, no shell.
+            Err(ExecError::Runtime {
+                source: RuntimeError::Refused { .. },
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::drive::{Plan, Process, launch};
 use super::environment::variables;
 use super::programs::{Installation, VERSIONED_DIRS, choose, parse_version};
 use super::sessions;
+use super::space;
 use super::stderr::StderrLog;
 use super::types::{
     ConnectionSettings, HostPrograms, Input, Invocation, PgExecutor, PgProgram, ProgramInfo,
@@ -541,6 +542,16 @@ impl PgExecutor for HostPgExecutor {
             processes,
             sessions,
         })
+    }
+
+    async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
+        let host = self.inner.context.creds.host.as_deref();
+        let is_local = host.is_none_or(|host| host.is_empty() || host.starts_with('/'));
+        // Through a socket the server is of this host; that it sees other files, because it runs in
+        // a container that shares the socket, shows in the directory not being here.
+        Ok(is_local
+            .then(|| space::free(Path::new(directory)))
+            .flatten())
     }
 }
 

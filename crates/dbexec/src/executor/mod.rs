@@ -12,6 +12,7 @@ mod programs;
 mod reader;
 mod scripts;
 mod sessions;
+pub(crate) mod space;
 mod stderr;
 mod types;
 

@@ -68,6 +68,11 @@ done
 printf '%s\n' "$count"
 "#;
 
+/// Prints the free space of the file system that holds `$1`, in the form of POSIX: KiB.
+pub(crate) const FREE_SPACE: &str = r#"
+cd -- "$1" && LC_ALL=C df -Pk .
+"#;
+
 /// Makes a private directory in the first writable place and prints its path.
 pub(crate) const MAKE_SCRATCH: &str = r#"
 umask 077

@@ -311,6 +311,16 @@ pub trait PgExecutor: Send + Sync {
     /// # Errors
     /// When the server or the container cannot be asked.
     async fn reap(&self, application_name: &str) -> Result<ReapReport, ExecError>;
+    /// Bytes that are free, for whom is not root, in the file system that holds a directory *as the
+    /// server sees it*. `None` where that cannot be learnt: a server at another host, a directory
+    /// that is not there or may not be looked into, an image without `df`.
+    ///
+    /// # Errors
+    /// When the container cannot be asked at all.
+    async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
+        let _ = directory;
+        Ok(None)
+    }
 }
 
 /// `dbname='…'` for programs that take a connection string: the name is data, whatever it holds.

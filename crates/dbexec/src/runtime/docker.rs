@@ -21,6 +21,8 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::docker_private;
+use super::private::{Attached, ImageDetails, LabelledContainer, PrivateContainer};
 use super::tar;
 use super::types::{
     ContainerDetails, ContainerRuntime, ContainerState, ContainerSummary, ExecSession, ExecSpec,
@@ -70,7 +72,7 @@ pub(crate) fn words(error: &Error) -> String {
     text
 }
 
-fn failed(operation: &'static str, container: &str, error: &Error) -> RuntimeError {
+pub(crate) fn failed(operation: &'static str, container: &str, error: &Error) -> RuntimeError {
     match error {
         Error::DockerResponseServerError {
             status_code: 404,
@@ -272,11 +274,35 @@ impl ContainerRuntime for DockerRuntime {
         let all = futures_util::stream::iter(first.map(Ok)).chain(stream.map_err(io::Error::other));
         Ok(Box::pin(StreamReader::new(all)))
     }
+
+    async fn image(&self, image: &str) -> Result<Option<ImageDetails>, RuntimeError> {
+        docker_private::image(&self.client, image).await
+    }
+
+    async fn create(&self, wanted: &PrivateContainer) -> Result<String, RuntimeError> {
+        docker_private::create(&self.client, wanted).await
+    }
+
+    async fn attach(&self, container: &str) -> Result<Attached, RuntimeError> {
+        docker_private::attach(&self.client, container).await
+    }
+
+    async fn start(&self, container: &str) -> Result<(), RuntimeError> {
+        docker_private::start(&self.client, container).await
+    }
+
+    async fn remove(&self, container: &str) -> Result<(), RuntimeError> {
+        docker_private::remove(&self.client, container).await
+    }
+
+    async fn labelled(&self, label: &str) -> Result<Vec<LabelledContainer>, RuntimeError> {
+        docker_private::labelled(&self.client, label).await
+    }
 }
 
 /// One item of an attach stream. Bytes that are no frame mean that the stream was torn: there is
 /// no TTY.
-fn frame(item: Result<LogOutput, Error>) -> Option<Result<Frame, RuntimeError>> {
+pub(crate) fn frame(item: Result<LogOutput, Error>) -> Option<Result<Frame, RuntimeError>> {
     match item {
         Ok(LogOutput::StdOut { message }) => Some(Ok(Frame::Stdout(message))),
         Ok(LogOutput::StdErr { message }) => Some(Ok(Frame::Stderr(message))),

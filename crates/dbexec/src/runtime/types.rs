@@ -11,6 +11,7 @@ use futures_util::Stream;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::private::{Attached, ImageDetails, LabelledContainer, PrivateContainer};
 use crate::{codes, env::EnvSnapshot};
 
 /// A container in a listing.
@@ -157,6 +158,46 @@ pub trait ContainerRuntime: Send + Sync + fmt::Debug {
         container: &str,
         path: &str,
     ) -> Result<Pin<Box<dyn AsyncRead + Send>>, RuntimeError>;
+    /// An image, when it is there; nothing is pulled.
+    async fn image(&self, image: &str) -> Result<Option<ImageDetails>, RuntimeError> {
+        let _ = image;
+        Err(cannot("look at an image"))
+    }
+    /// Makes a container of pgstow's own, which does not run yet, and returns its full id.
+    async fn create(&self, wanted: &PrivateContainer) -> Result<String, RuntimeError> {
+        let _ = wanted;
+        Err(cannot("make a container"))
+    }
+    /// Attaches to the standard streams of a container; before it is started, so that nothing is
+    /// missed.
+    async fn attach(&self, container: &str) -> Result<Attached, RuntimeError> {
+        let _ = container;
+        Err(cannot("attach to a container"))
+    }
+    /// Starts a container that was made.
+    async fn start(&self, container: &str) -> Result<(), RuntimeError> {
+        let _ = container;
+        Err(cannot("start a container"))
+    }
+    /// Ends and removes a container with its anonymous volumes; one that is gone already, or on its
+    /// way, is no error.
+    async fn remove(&self, container: &str) -> Result<(), RuntimeError> {
+        let _ = container;
+        Err(cannot("remove a container"))
+    }
+    /// Containers that carry a label, running or not.
+    async fn labelled(&self, label: &str) -> Result<Vec<LabelledContainer>, RuntimeError> {
+        let _ = label;
+        Err(cannot("list containers by label"))
+    }
+}
+
+/// What a runtime says that has no containers of its own (those of most tests).
+fn cannot(operation: &'static str) -> RuntimeError {
+    RuntimeError::Refused {
+        operation,
+        message: "this runtime makes no containers".to_owned(),
+    }
 }
 
 /// What goes wrong between pgstow and the container engine.
