@@ -21,6 +21,8 @@ pub enum Fingerprints<'a> {
     All,
     /// Those of the tables for whose oid this says so, and the large objects.
     Tables(&'a (dyn Fn(u32) -> bool + Send + Sync)),
+    /// Those of the tables for whose oid this says so, and no large objects.
+    TablesAlone(&'a (dyn Fn(u32) -> bool + Send + Sync)),
 }
 
 impl Fingerprints<'_> {
@@ -28,12 +30,12 @@ impl Fingerprints<'_> {
         match self {
             Self::None => false,
             Self::All => true,
-            Self::Tables(wanted) => wanted(oid),
+            Self::Tables(wanted) | Self::TablesAlone(wanted) => wanted(oid),
         }
     }
 
     pub(crate) fn of_large_objects(self) -> bool {
-        !matches!(self, Self::None)
+        matches!(self, Self::All | Self::Tables(_))
     }
 }
 
@@ -43,6 +45,7 @@ impl fmt::Debug for Fingerprints<'_> {
             Self::None => "None",
             Self::All => "All",
             Self::Tables(_) => "Tables(_)",
+            Self::TablesAlone(_) => "TablesAlone(_)",
         })
     }
 }

@@ -300,3 +300,52 @@ async fn what_is_left_out_is_attested_as_such() {
         );
     }
 }
+
+/// A standby: what can be proven there is, and what cannot is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_attested_as_far_as_it_can_be() {
+    let container = PgContainer::start(17).unwrap();
+    container.psql("postgres", "create database shop").unwrap();
+    schema::fill(&container, "shop", "item", 1000).unwrap();
+    container
+        .psql(
+            "shop",
+            "create sequence counter; select nextval('counter');
+             create unlogged table gone as select 1 as x",
+        )
+        .unwrap();
+    let script = "exec >/tmp/standby.log 2>&1; set -e; \
+         run() { su postgres -c \"$1\"; }; \
+         run 'pg_basebackup -U postgres -D /tmp/standby -R -X stream -c fast'; \
+         run '/usr/lib/postgresql/17/bin/pg_ctl -D /tmp/standby -o \"-p 5433\" -w start'";
+    let started = container.exec(&["sh", "-c", script]);
+    assert!(
+        started.is_ok(),
+        "{}",
+        container.exec(&["cat", "/tmp/standby.log"]).unwrap()
+    );
+    let home = Home::new();
+    let login = Login {
+        database: "shop",
+        port: 5433,
+        ..Login::default()
+    };
+    let manifest = back_up(&home, &container, &login, &only("shop", DumpFormat::Custom)).await;
+    assert!(manifest.target.server.in_recovery);
+    let attested = attestation(&manifest);
+    let found: Vec<_> = attested
+        .tables
+        .iter()
+        .map(|table| (table.name.as_str(), table.rows, table.scope))
+        .collect();
+    let item = ("item", 1000, TableScope::All);
+    // Whether a standby exports snapshots is the server's matter; either way nothing is hidden.
+    if attested.snapshot {
+        assert_eq!(attested.missing, [""; 0]);
+        assert_eq!(found, [("gone", 0, TableScope::Excluded), item]);
+    } else {
+        assert!(!attested.missing.is_empty());
+        assert_eq!(found, [item]);
+    }
+    assert_eq!(attested.sequences[0].value, 1);
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use archive::{ArchiveSummary, CheckOptions, Fingerprint, Fingerprints, PlainSummary, TableData};
 
+use super::budget::Chosen;
 use super::model::Attestation;
 
 /// Bytes of COPY's terminator and the line breaks after it, which belong to no row.
@@ -22,24 +23,26 @@ pub(crate) enum Contents {
 /// What is to be found out beside whether an archive is whole.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
-    /// Oids of the tables whose rows are fingerprinted, large objects with them; `None` for
-    /// nothing.
-    tables: Option<Arc<HashSet<u32>>>,
+    /// Oids of the tables whose rows are fingerprinted.
+    tables: Arc<HashSet<u32>>,
+    /// Whether large objects are fingerprinted.
+    large_objects: bool,
     catalogue: bool,
 }
 
 impl Wanted {
-    /// The catalogue, and fingerprints of these tables.
-    pub(crate) fn tables(oids: Option<HashSet<u32>>) -> Self {
+    /// The catalogue, and what a budget chose.
+    pub(crate) fn chosen(chosen: Chosen) -> Self {
         Self {
-            tables: oids.map(Arc::new),
+            tables: Arc::new(chosen.tables),
+            large_objects: chosen.large_objects,
             catalogue: true,
         }
     }
 
     /// What an attestation can be compared with.
     pub(crate) fn of(attestation: &Attestation) -> Self {
-        let oids: HashSet<u32> = attestation
+        let tables = attestation
             .tables
             .iter()
             .filter(|table| table.fingerprint.is_some())
@@ -50,23 +53,25 @@ impl Wanted {
             .as_ref()
             .is_some_and(|objects| objects.fingerprint.is_some());
         Self {
-            tables: (large_objects || !oids.is_empty()).then(|| Arc::new(oids)),
+            tables: Arc::new(tables),
+            large_objects,
             catalogue: attestation.catalogue.is_some(),
         }
     }
 
     /// Whether large objects are fingerprinted.
     pub(crate) fn large_objects(&self) -> bool {
-        self.tables.is_some()
+        self.large_objects
     }
 
     /// The same in the words of the archive's reader.
     pub(crate) fn with<R>(&self, read: impl FnOnce(&CheckOptions<'_>) -> R) -> R {
-        let chosen = |oid: u32| self.tables.as_ref().is_some_and(|oids| oids.contains(&oid));
+        let chosen = |oid: u32| self.tables.contains(&oid);
         read(&CheckOptions {
-            fingerprints: match &self.tables {
-                None => Fingerprints::None,
-                Some(_) => Fingerprints::Tables(&chosen),
+            fingerprints: match (self.large_objects, self.tables.is_empty()) {
+                (false, true) => Fingerprints::None,
+                (false, false) => Fingerprints::TablesAlone(&chosen),
+                (true, _) => Fingerprints::Tables(&chosen),
             },
             catalogue: self.catalogue,
         })

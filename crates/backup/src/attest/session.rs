@@ -162,7 +162,7 @@ impl Attesting {
             Some(_) => &self.side.tables,
             None => &self.unproven,
         };
-        Wanted::tables(budget.choose(tables, self.large_object_bytes))
+        Wanted::chosen(budget.choose(tables, self.large_object_bytes))
     }
 
     /// The snapshot that pg_dump is to use.

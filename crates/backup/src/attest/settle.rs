@@ -344,3 +344,156 @@ fn sequence_problem(
         said(value.called.then_some(value.value)),
     ));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(value: Option<i64>, increment: i64, cycles: bool) -> ServerSequence {
+        ServerSequence {
+            oid: 1,
+            schema: "s".to_owned(),
+            name: "q".to_owned(),
+            increment,
+            cycles,
+            may_be_absent: false,
+            value,
+        }
+    }
+
+    #[test]
+    fn a_sequence_lies_between_its_values_before_and_after() {
+        let fits = |before, after, value, called, increment, cycles| {
+            let archived = SequenceValue {
+                oid: 0,
+                schema: "s".to_owned(),
+                name: "q".to_owned(),
+                value,
+                called,
+                lossy: false,
+            };
+            let mut problems = Vec::new();
+            sequence_problem(
+                &archived,
+                &sequence(before, increment, cycles),
+                &sequence(after, increment, cycles),
+                &mut problems,
+            );
+            problems.is_empty()
+        };
+        // Still.
+        assert!(fits(Some(5), Some(5), 5, true, 1, false));
+        assert!(!fits(Some(5), Some(5), 4, true, 1, false));
+        assert!(!fits(Some(5), Some(5), 5, false, 1, false));
+        assert!(fits(None, None, 1, false, 1, false));
+        assert!(!fits(None, None, 1, true, 1, false));
+        // Moving, up and down.
+        assert!(fits(Some(5), Some(9), 7, true, 1, false));
+        assert!(!fits(Some(5), Some(9), 4, true, 1, false));
+        assert!(!fits(Some(5), Some(9), 10, true, 1, false));
+        assert!(fits(Some(5), Some(1), 3, true, -1, false));
+        assert!(!fits(Some(5), Some(1), 6, true, -1, false));
+        assert!(fits(None, Some(3), 2, true, 1, false));
+        assert!(!fits(None, Some(3), 4, true, 1, false));
+        assert!(fits(None, Some(3), 1, false, 1, false));
+        // Set back, or come round: nothing can be said.
+        assert!(fits(Some(9), Some(2), 1, true, 1, false));
+        assert!(fits(Some(9), Some(12), 3, true, 1, true));
+        assert!(fits(Some(9), None, 1, false, 1, false));
+    }
+
+    fn script(tables: &[(&str, u64, bool)]) -> Contents {
+        let text = "--\n-- PostgreSQL database dump\n--\n\n\
+                    --\n-- PostgreSQL database dump complete\n--\n\n";
+        let mut summary = archive::check_plain(text.as_bytes()).unwrap();
+        summary.tables = tables
+            .iter()
+            .map(|(name, rows, lossy)| archive::TableData {
+                dump_id: 0,
+                oid: 0,
+                schema: "s".to_owned(),
+                name: (*name).to_owned(),
+                bytes: 0,
+                rows: Some(*rows),
+                fingerprint: None,
+                lossy: *lossy,
+            })
+            .collect();
+        Contents::Script(summary)
+    }
+
+    fn table(name: &str, rows: Option<u64>) -> ServerTable {
+        ServerTable {
+            schema: "s".to_owned(),
+            name: name.to_owned(),
+            rows,
+            ..ServerTable::default()
+        }
+    }
+
+    fn settled(
+        tables: Vec<ServerTable>,
+        held: &[(&str, u64, bool)],
+    ) -> Result<Attestation, Vec<String>> {
+        let attested = Attested {
+            side: ServerSide {
+                snapshot: true,
+                tables,
+                ..ServerSide::default()
+            },
+            ..Attested::default()
+        };
+        settle(attested, &script(held), &Wanted::default())
+    }
+
+    #[test]
+    fn each_way_in_which_server_and_archive_can_differ() {
+        let good = settled(
+            vec![
+                table("a", Some(3)),
+                table("empty", Some(0)),
+                table("uncounted", None),
+            ],
+            &[
+                ("a", 3, false),
+                ("uncounted", 7, false),
+                ("twice", 0, false),
+            ],
+        )
+        .unwrap();
+        let rows: Vec<_> = good.tables.iter().map(|table| table.rows).collect();
+        assert_eq!(rows, [3, 0, 7]);
+
+        let configuration = ServerTable {
+            configuration: true,
+            ..table("c", Some(5))
+        };
+        let excluded = ServerTable {
+            excluded: true,
+            ..table("x", None)
+        };
+        let both = || vec![configuration.clone(), excluded.clone()];
+        let found = settled(both(), &[("c", 2, false)]).unwrap();
+        assert_eq!(found.tables[0].scope, TableScope::Configuration);
+        assert_eq!(found.tables[0].rows, 2);
+        assert_eq!(found.tables[1].scope, TableScope::Excluded);
+
+        let problems = settled(
+            vec![table("a", Some(3)), table("b", Some(1)), configuration],
+            &[("a", 2, false), ("c", 6, false), ("d", 4, false)],
+        )
+        .unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "table s.a has 3 rows on the server and 2 in the archive",
+                "table s.b has 1 rows on the server and none in the archive",
+                "table s.c has 5 rows on the server and 6 in the archive",
+                "table s.d has 4 rows in the archive and is not on the server",
+            ]
+        );
+        // A name in another encoding is no difference, but a proof that is missing.
+        let lossy = settled(vec![table("ü", Some(1))], &[("\u{fffd}", 1, true)]).unwrap();
+        assert!(lossy.missing.iter().any(|why| why.contains("encoding")));
+    }
+}

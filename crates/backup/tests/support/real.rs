@@ -18,6 +18,7 @@ pub struct Login<'a> {
     pub user: &'a str,
     pub database: &'a str,
     pub lock_wait: Duration,
+    pub port: u16,
 }
 
 impl Default for Login<'_> {
@@ -26,6 +27,7 @@ impl Default for Login<'_> {
             user: "postgres",
             database: "postgres",
             lock_wait: Duration::from_secs(30),
+            port: 5432,
         }
     }
 }
@@ -35,7 +37,7 @@ fn context(container: &PgContainer, login: &Login<'_>, mode: DbMode) -> DbContex
         mode,
         creds: DbCreds {
             host: None,
-            port: 5432,
+            port: login.port,
             database: login.database.to_owned(),
             user: login.user.to_owned(),
             password: Some(container.password().into()),
