@@ -12,7 +12,7 @@ use dbexec::{
     SandboxSpec, query, reap_sandboxes,
 };
 use testkit::process::docker;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
 async fn runtime() -> Arc<dyn ContainerRuntime> {
@@ -332,6 +332,51 @@ async fn what_is_missing_is_told_and_nothing_is_left() {
     wanted.start_timeout = Duration::from_millis(300);
     let error = refusal(wanted).await;
     assert!(matches!(error, SandboxError::TooSlow { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_is_stopped_before_the_disk_is_full() {
+    // The script by itself, with a floor that no disk reaches.
+    let script = include_str!("../src/sandbox/server.sh");
+    let name = run_id("floor");
+    let image = testkit::images::postgres(15);
+    let mut command = tokio::process::Command::new("docker");
+    command
+        .args([
+            "run",
+            "-i",
+            "--rm",
+            "--network",
+            "none",
+            "--user",
+            "postgres",
+            "--name",
+            &name,
+        ])
+        .args(["--entrypoint", "sh", &image, "-c", script, "pgstow-sandbox"])
+        .args(["15", "postgres", "1000", "1099511627776", "60", "", ""])
+        .args(["-c", "listen_addresses="])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let held = child.stdin.take().unwrap();
+    let mut said = String::new();
+    let mut output = child.stdout.take().unwrap();
+    let reading = output.read_to_string(&mut said);
+    tokio::time::timeout(Duration::from_secs(60), reading)
+        .await
+        .expect("it ends by itself")
+        .unwrap();
+    let words: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.split('\t').nth(1))
+        .collect();
+    assert_eq!(words, ["ready", "full"], "{said}");
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
+    assert!(docker(&["inspect", &name]).is_err());
+    drop(held);
 }
 
 #[tokio::test]
