@@ -22,9 +22,8 @@ use crate::render::text;
 use crate::session::Session;
 use crate::settings::TargetSettings;
 
-/// The shop's database, and the one that it is restored to.
+/// The shop's database.
 const DATABASE: &str = "shop";
-const RESTORED: &str = "shop_restored";
 /// Role of the demo's server.
 const USER: &str = "shopkeeper";
 
@@ -180,12 +179,15 @@ async fn story(
     command(printer, &format!("pgstow backup {words}"));
     commands::backup::run(&session, &BackupArgs::default()).await?;
 
-    say(printer, "proving that the backup is whole");
-    command(printer, "pgstow verify latest --level read");
+    say(
+        printer,
+        "proving that the backup restores: into another throw-away server, then compared",
+    );
+    command(printer, "pgstow verify latest --level restore");
     let verify = VerifyArgs {
         id: Some("latest".to_owned()),
         all: false,
-        level: LevelArg::Read,
+        level: LevelArg::Restore,
         prove: crate::args::ProveArgs::default(),
     };
     commands::verify::run(&session, &verify).await?;
@@ -199,25 +201,28 @@ async fn story(
     let broken = shop::census(executor.as_ref(), DATABASE).await?;
     broken.show(printer, &format!("left in {DATABASE}"));
 
-    say(printer, "restoring beside it");
+    say(
+        printer,
+        "restoring: beside it, compared with the backup, then both change their names",
+    );
     let to = match server {
         Server::Container(_) => "--to ",
         Server::Host(_) => "",
     };
     command(
         printer,
-        &format!("pgstow restore latest --as {RESTORED} --database {DATABASE} {to}{words}"),
+        &format!("pgstow restore latest --database {DATABASE} --yes={DATABASE} {to}{words}"),
     );
     let restore = RestoreArgs {
         source: Some("latest".to_owned()),
-        new_database: Some(RESTORED.to_owned()),
         database: Some(DATABASE.to_owned()),
+        yes: Some(DATABASE.to_owned()),
         ..RestoreArgs::default()
     };
     commands::restore::run(&session, &restore).await?;
 
     say(printer, "comparing");
-    let after = shop::census(executor.as_ref(), RESTORED).await?;
+    let after = shop::census(executor.as_ref(), DATABASE).await?;
     compare(printer, &before, &after)?;
     if broken == before {
         return Err(CommandError::new(
