@@ -1,9 +1,11 @@
 //! What a check takes from a table of contents before it comes to the data.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use crate::{
     catalogue::CatalogueBuilder,
+    columns::inherits,
     data::DataEntry,
     error::ArchiveError,
     header::ArchiveKind,
@@ -48,21 +50,27 @@ impl Contents {
         };
         let mut catalogue = options.catalogue.then(CatalogueBuilder::default);
         let keep = |kind: &str, name: &str| {
-            matches!(kind, "ENCODING" | "SEQUENCE SET")
+            matches!(kind, "ENCODING" | "SEQUENCE SET" | "TABLE")
                 || (options.catalogue && CatalogueBuilder::wants(kind, name))
         };
+        // Tables come before their rows.
+        let mut inheriting = HashSet::new();
         while let Some(entry) = toc.next_entry(reader, keep)? {
             contents.summary.entries += 1;
             match entry.kind.as_str() {
                 "ENCODING" => contents.utf8 = entry.names_utf8(),
                 "SEQUENCE SET" => contents.summary.sequences.extend(SequenceValue::of(&entry)),
+                "TABLE" if entry.definition.as_deref().is_some_and(inherits) => {
+                    inheriting.insert(entry.oid);
+                }
                 _ => {}
             }
             if let Some(catalogue) = &mut catalogue {
                 catalogue.take(&entry)?;
             }
             if entry.has_data {
-                contents.entries.push(DataEntry::of(entry));
+                let inherits = inheriting.contains(&entry.oid);
+                contents.entries.push(DataEntry::of(entry, inherits));
             }
         }
         contents.summary.catalogue = catalogue.map(CatalogueBuilder::finish);

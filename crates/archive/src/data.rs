@@ -1,6 +1,7 @@
 //! The decoded data of one entry: counted, and checked where its format has an end.
 
 use crate::{
+    columns::order_of_columns,
     error::ArchiveError,
     fingerprint::{Fingerprint, ItemHasher},
     options::Fingerprints,
@@ -17,14 +18,19 @@ pub(crate) struct DataEntry {
     schema: Option<String>,
     name: String,
     copied: bool,
+    /// Of a table that inherits: the order of its columns' names.
+    columns: Option<Vec<usize>>,
     lossy: bool,
     position: DataPosition,
     file_name: Option<String>,
 }
 
 impl DataEntry {
-    pub(crate) fn of(entry: TocEntry) -> Self {
+    /// `inherits` says whether the rows are those of a table that inherits.
+    pub(crate) fn of(entry: TocEntry, inherits: bool) -> Self {
+        let statement = entry.copy_statement.as_deref().filter(|_| inherits);
         Self {
+            columns: statement.and_then(order_of_columns),
             dump_id: entry.dump_id,
             oid: entry.oid,
             copied: entry.copy_statement.is_some(),
@@ -72,7 +78,7 @@ impl<'a> DataSink<'a> {
             bytes: 0,
             rows: entry
                 .copied
-                .then(|| RowCounter::new(fingerprints.of_table(entry.oid))),
+                .then(|| RowCounter::new(fingerprints.of_table(entry.oid), entry.columns.clone())),
         }
     }
 

@@ -64,7 +64,7 @@ impl ItemHasher {
 
 /// The hash that is added for an item. Rows are short, so that the hasher's own bookkeeping would
 /// take as long as the hash: the blocks are made here, as FIPS 180-4 says (5.1.1).
-fn hash(item: &[u8]) -> u128 {
+pub(crate) fn hash(item: &[u8]) -> u128 {
     let mut state = BEGIN;
     let (blocks, rest) = item.as_chunks::<BLOCK>();
     compress256(&mut state, blocks);

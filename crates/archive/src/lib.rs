@@ -6,6 +6,7 @@
 
 mod catalogue;
 pub mod codes;
+mod columns;
 mod contents;
 mod custom;
 mod data;

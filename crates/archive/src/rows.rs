@@ -6,7 +6,10 @@
 
 use memchr::memchr_iter;
 
-use crate::fingerprint::{Fingerprint, ItemHasher};
+use crate::{
+    columns::RowHasher,
+    fingerprint::{Fingerprint, ItemHasher},
+};
 
 /// Line breaks after the terminator.
 const BREAKS: u8 = 3;
@@ -19,6 +22,8 @@ const TERMINATOR: &[u8] = b"\\.";
 pub(crate) struct RowCounter {
     rows: u64,
     fingerprint: Option<Fingerprint>,
+    /// For rows that are hashed column by column: the order of their columns.
+    columns: Option<Vec<usize>>,
     /// The part of a line that earlier pieces held.
     line: Option<Line>,
     /// Line breaks of the terminator that were read; 0 before it.
@@ -32,7 +37,13 @@ struct Line {
     head: [u8; TERMINATOR.len() + 1],
     /// How many of them there are.
     length: usize,
-    hasher: Option<ItemHasher>,
+    hasher: Option<LineHasher>,
+}
+
+/// Hashes a line that comes in pieces.
+enum LineHasher {
+    Whole(Box<ItemHasher>),
+    ByColumns(RowHasher),
 }
 
 /// What was counted.
@@ -43,9 +54,10 @@ pub(crate) struct Rows {
 }
 
 impl RowCounter {
-    pub(crate) fn new(fingerprint: bool) -> Self {
+    pub(crate) fn new(fingerprint: bool, columns: Option<Vec<usize>>) -> Self {
         Self {
             fingerprint: fingerprint.then(Fingerprint::default),
+            columns,
             ..Self::default()
         }
     }
@@ -67,8 +79,14 @@ impl RowCounter {
                 None if line == TERMINATOR => true,
                 None => {
                     self.rows += 1;
-                    if let Some(fingerprint) = &mut self.fingerprint {
-                        fingerprint.add(line);
+                    match (&mut self.fingerprint, &self.columns) {
+                        (Some(fingerprint), None) => fingerprint.add(line),
+                        (Some(fingerprint), Some(order)) => {
+                            let mut hasher = RowHasher::new(order.len());
+                            hasher.push(line);
+                            fingerprint.add_hash(hasher.finish(order));
+                        }
+                        (None, _) => {}
                     }
                     false
                 }
@@ -79,9 +97,16 @@ impl RowCounter {
             }
         }
         if begin < bytes.len() {
-            let hashed = self.fingerprint.is_some();
+            let hasher = || match (&self.fingerprint, &self.columns) {
+                (Some(_), Some(order)) => Some(LineHasher::ByColumns(RowHasher::new(order.len()))),
+                (Some(_), None) => Some(LineHasher::Whole(Box::default())),
+                (None, _) => None,
+            };
             self.line
-                .get_or_insert_with(|| Line::new(hashed))
+                .get_or_insert_with(|| Line {
+                    hasher: hasher(),
+                    ..Line::default()
+                })
                 .push(&bytes[begin..]);
         }
         Ok(())
@@ -95,7 +120,12 @@ impl RowCounter {
         }
         self.rows += 1;
         if let (Some(fingerprint), Some(hasher)) = (&mut self.fingerprint, line.hasher) {
-            fingerprint.add_hash(hasher.finish());
+            fingerprint.add_hash(match hasher {
+                LineHasher::Whole(hasher) => hasher.finish(),
+                LineHasher::ByColumns(hasher) => {
+                    hasher.finish(self.columns.as_deref().unwrap_or_default())
+                }
+            });
         }
         false
     }
@@ -128,19 +158,14 @@ impl RowCounter {
 }
 
 impl Line {
-    fn new(hashed: bool) -> Self {
-        Self {
-            hasher: hashed.then(ItemHasher::default),
-            ..Self::default()
-        }
-    }
-
     fn push(&mut self, bytes: &[u8]) {
         let now = bytes.len().min(self.head.len() - self.length);
         self.head[self.length..self.length + now].copy_from_slice(&bytes[..now]);
         self.length += now;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.push(bytes);
+        match &mut self.hasher {
+            Some(LineHasher::Whole(hasher)) => hasher.push(bytes),
+            Some(LineHasher::ByColumns(hasher)) => hasher.push(bytes),
+            None => {}
         }
     }
 }
@@ -152,7 +177,15 @@ mod tests {
     use super::{Fingerprint, RowCounter, Rows};
 
     fn count(bytes: &[u8], piece: usize) -> Result<Rows, &'static str> {
-        let mut counter = RowCounter::new(true);
+        count_by(None, bytes, piece)
+    }
+
+    fn count_by(
+        columns: Option<Vec<usize>>,
+        bytes: &[u8],
+        piece: usize,
+    ) -> Result<Rows, &'static str> {
+        let mut counter = RowCounter::new(true, columns);
         for piece in bytes.chunks(piece) {
             counter.push(piece)?;
         }
@@ -195,6 +228,31 @@ mod tests {
             rows.iter().for_each(|row| fingerprint.add(row.as_bytes()));
             let expected = Rows { rows: rows.len() as u64, fingerprint: Some(fingerprint) };
             prop_assert_eq!(count(text.as_bytes(), piece), Ok(expected));
+        }
+
+        #[test]
+        fn the_order_of_columns_does_not_matter(
+            rows in prop::collection::vec(("[a-c]{0,4}", "[a-c]{1,4}", "[a-c]{0,4}"), 1..10),
+            piece in 1_usize..9,
+            at in any::<prop::sample::Index>(),
+        ) {
+            let text = |rows: &[(String, String, String)], turned: bool| {
+                let mut text = String::new();
+                for (a, b, c) in rows {
+                    let row = if turned { [c, a, b] } else { [a, b, c] };
+                    text.push_str(&format!("{}\t{}\t{}\n", row[0], row[1], row[2]));
+                }
+                text.push_str("\\.\n\n\n");
+                text
+            };
+            let straight = count_by(Some(vec![0, 1, 2]), text(&rows, false).as_bytes(), piece);
+            let turned = count_by(Some(vec![1, 2, 0]), text(&rows, true).as_bytes(), 1000);
+            prop_assert_eq!(straight, turned);
+            prop_assert_eq!(straight, count_by(Some(vec![0, 1, 2]), text(&rows, false).as_bytes(), 1000));
+            let mut changed = rows.clone();
+            let row = &mut changed[at.index(rows.len())];
+            (row.0, row.1) = (format!("{}{}", row.0, row.1), String::new());
+            prop_assert_ne!(straight, count_by(Some(vec![0, 1, 2]), text(&changed, false).as_bytes(), piece));
         }
     }
 }

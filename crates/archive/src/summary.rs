@@ -18,7 +18,8 @@ pub struct TableData {
     /// Rows, where they are in COPY's text format; `None` for INSERT statements.
     pub rows: Option<u64>,
     /// Fingerprint of the rows, each without its line break, where one was asked for and the
-    /// rows are in COPY's text format.
+    /// rows are in COPY's text format. Rows of a table that inherits are hashed over the hashes of
+    /// their columns in the order of their names, because a restore may change the columns' order.
     pub fingerprint: Option<Fingerprint>,
     /// Whether a name may be shown wrongly: it is not UTF-8, or not ASCII in an archive whose
     /// encoding is another.

@@ -36,8 +36,14 @@ impl Catalogue {
     #[must_use]
     pub fn differences(&self, other: &Self, same_major: bool) -> Vec<CatalogueDifference> {
         let mut pairs: BTreeMap<Key<'_>, [Vec<&CatalogueObject>; 2]> = BTreeMap::new();
+        // Before major 14 a partition's own definition attached it.
+        let attaches = |object: &CatalogueObject| object.kind == "TABLE ATTACH";
+        let older = !same_major && !self.objects.iter().any(attaches);
         for (side, catalogue) in [self, other].into_iter().enumerate() {
             for object in &catalogue.objects {
+                if older && attaches(object) {
+                    continue;
+                }
                 pairs.entry(key(object)).or_default()[side].push(object);
             }
         }
