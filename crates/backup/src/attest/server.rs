@@ -46,12 +46,21 @@ pub(crate) struct ServerSide {
     pub(crate) sequences: Option<(Vec<ServerSequence>, Vec<ServerSequence>)>,
 }
 
-/// Begins the transaction whose snapshot pg_dump takes, and prints the snapshot's name.
+/// Begins the transaction whose snapshot pg_dump takes, and prints the snapshot's name. The sizes
+/// of tables, which come next, are not worth a wait; rolling back to the savepoint ends that.
 pub(crate) const BEGIN: &str = "\
 set max_parallel_workers_per_gather to 0;
 set row_security to off;
 begin isolation level repeatable read read only;
-select pg_catalog.pg_export_snapshot();";
+select pg_catalog.pg_export_snapshot();
+savepoint pgstow;
+set local lock_timeout to 1000;";
+/// The same without a snapshot, in a session whose transaction may have failed.
+pub(crate) const BEGIN_WITHOUT_SNAPSHOT: &str = "\
+rollback;
+begin read only;
+savepoint pgstow;
+set local lock_timeout to 1000;";
 
 /// `:'filters'` are the patterns of `--exclude-table-data`, as in the preflight. They are matched
 /// with the session's own search path, as pg_dump does. Unlogged tables cannot be read on a

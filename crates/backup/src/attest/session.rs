@@ -125,9 +125,6 @@ impl Attesting {
         }
         let exported = session.run("export a snapshot", server::BEGIN, &[]).await?;
         let snapshot = exported.trim().to_owned();
-        session
-            .run("export a snapshot", "savepoint pgstow;", &[])
-            .await?;
         let objects: Vec<LargeObjects> = session
             .rows("count large objects", server::LARGE_OBJECTS, &[])
             .await?;
@@ -149,8 +146,9 @@ impl Attesting {
             return Ok(Vec::new());
         };
         let name = "list the tables";
-        let begin = "rollback; begin read only; savepoint pgstow;";
-        session.run(name, begin, &[]).await?;
+        session
+            .run(name, server::BEGIN_WITHOUT_SNAPSHOT, &[])
+            .await?;
         let listed = tables(session, &self.filters).await;
         session.run(name, "rollback;", &[]).await?;
         listed
@@ -264,12 +262,10 @@ pub(crate) struct Attested {
     pub(crate) seconds: f64,
 }
 
+/// Lists the tables, in a transaction that was begun for it.
 async fn tables(session: &mut PsqlSession, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
     let name = "list the tables";
     let vars = [("filters", filters)];
-    session
-        .run(name, "set local lock_timeout to 1000;", &[])
-        .await?;
     let select = |size: &str| server::TABLES.replace("SIZE", size);
     let listed = session.rows(name, &select(server::SIZE), &vars).await;
     // Also gives back the locks and the setting.
