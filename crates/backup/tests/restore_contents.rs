@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use backup::{
-    BackupError, BackupId, BackupOptions, Clock, DumpFormat, RestoreRequest, RestoreSource,
+    BackupError, BackupId, BackupOptions, Clock, DumpFormat, RestorePlace, RestoreRequest,
+    RestoreSource,
 };
-use support::live::{Live, file_as, words};
+use support::live::{Live, file_as, with_programs, words};
 use support::real::{Login, in_container};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +31,7 @@ async fn back_up(live: &Live, format: DumpFormat) -> BackupId {
 }
 
 fn backup_as(id: &BackupId, database: &str, name: &str) -> RestoreRequest {
-    let mut request = file_as(std::path::Path::new(""), name);
+    let mut request = file_as(Path::new(""), name);
     request.source = RestoreSource::Backup(id.to_string());
     request.database = Some(database.to_owned());
     request
@@ -111,6 +114,66 @@ async fn harmless_messages_are_listed_and_the_restore_stands() {
             .any(|warning| warning.contains("must be owner of schema public"));
         assert_eq!(comment, major == 13, "{:?}", report.warnings);
         nothing_beside(&live);
+    }
+}
+
+/// Programs of major 18 on the search path of this host, run in a container.
+fn programs_of_18(dir: &Path) {
+    for program in ["psql", "pg_restore", "pg_dump", "pg_dumpall"] {
+        let script = format!(
+            "#!/bin/sh\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+             exec docker run --rm -i --label pgstow.test.program=1 -e PGHOST -e PGPORT -e PGUSER \
+             -e PGPASSWORD -e PGDATABASE -e PGAPPNAME -e PGOPTIONS -e PGTZ -e LC_ALL \
+             --entrypoint {program} {} \"$@\"\n",
+            testkit::images::postgres(18)
+        );
+        let path = dir.join(program);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn programs_of_18_fill_a_server_15() {
+    let live = Live::start(15).await;
+    live.psql(
+        "postgres",
+        "CREATE TABLE t AS SELECT generate_series(1, 100) AS g",
+    );
+    let path = live.dump("postgres", "custom", &["-Fc"]);
+    let dir = tempfile::tempdir().unwrap();
+    programs_of_18(dir.path());
+    let executor = with_programs(&live.container, dir.path()).await;
+    let (repo, events) = (&live.home.repo, &live.home.events);
+    let cancel = CancellationToken::new();
+    let plan = backup::plan_restore(repo, &executor, &file_as(&path, "copy")).await;
+    let plan = plan.unwrap_or_else(|error| panic!("{}", words(&error)));
+    assert!(
+        plan.steps.iter().any(|step| step.contains("pg_restore 18")),
+        "{:?}",
+        plan.steps
+    );
+    let report = backup::restore(repo, &executor, &plan, events, &cancel)
+        .await
+        .unwrap_or_else(|error| panic!("{}", words(&error)));
+    assert_eq!(report.rows, 100);
+    assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+    assert!(
+        report.warnings[0].contains("transaction_timeout")
+            && report.warnings[0].contains("harmless"),
+        "{:?}",
+        report.warnings
+    );
+    // In one transaction the same message would be the end.
+    let mut in_place = file_as(&path, "");
+    in_place.place = RestorePlace::InPlace {
+        name: "postgres".to_owned(),
+    };
+    match backup::plan_restore(repo, &executor, &in_place).await {
+        Err(BackupError::RestoreRefused { problem, .. }) => {
+            assert!(problem.contains("transaction_timeout"), "{problem}");
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -59,7 +59,13 @@ fn a_part_goes_into_a_new_database_and_the_live_one_stays() {
     assert_eq!(databases(&container), before);
 
     // Beside, under a name that says what it is.
-    let _ = cli.run(&restore).expect(0);
+    let done = cli.run(&restore).expect(0);
+    assert!(
+        done.stderr
+            .contains("the restored part equals the backup: 1/1 tables, 1 by their content"),
+        "{}",
+        done.stderr
+    );
     let now = databases(&container);
     let made = now
         .split(' ')

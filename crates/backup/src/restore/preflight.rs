@@ -484,7 +484,15 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
             ));
         }
     }
-    steps.push("compare the number of rows of each table with the archive".to_owned());
+    let compared = match (&inputs.request.place, &inputs.checked.part) {
+        (RestorePlace::Swap { .. }, _) => {
+            "read the staging database again and compare it with the backup: rows and their \
+             content, sequences, large objects, definitions"
+        }
+        (_, Some(_)) => "read the part again and compare its rows with the backup",
+        (_, None) => "compare the number of rows of each table with the archive",
+    };
+    steps.push(compared.to_owned());
     if new && (!facts.settings.is_empty() || facts.comment.is_some()) {
         steps.push(format!(
             "set the database's comment and its {} settings",

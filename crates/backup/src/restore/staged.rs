@@ -127,8 +127,11 @@ impl Run<'_> {
         if compared.is_equal() {
             self.sink.emit(BackupEvent::Chosen {
                 message: format!(
-                    "the staging database equals the backup: {}/{} tables, {} by their content, \
-                     {} rows{}",
+                    "{} equals the backup: {}/{} tables, {} by their content, {} rows{}",
+                    match &self.journal {
+                        Some(_) => "the staging database",
+                        None => "the restored part",
+                    },
                     compared.tables_equal,
                     compared.tables_total,
                     compared.fingerprints,
@@ -155,10 +158,13 @@ impl Run<'_> {
         Err(BackupError::ArchiveIncomplete {
             subject: format!("database {:?}", self.database),
             problem: format!(
-                "{} differences between the backup and what was restored of it: {}; a restore \
-                 beside (--as NEWDB) lets you look",
+                "{} differences between the backup and what was restored of it: {}{}",
                 compared.differences.len(),
-                shown.join("; ")
+                shown.join("; "),
+                match &self.journal {
+                    Some(_) => "; a restore beside (--as NEWDB) lets you look",
+                    None => "",
+                }
             ),
         })
     }

@@ -99,11 +99,6 @@ impl Live {
     /// As [`Live::start`], reached over the network with the programs of this host.
     pub async fn over_network(major: u32) -> Self {
         let container = PgContainer::start(major).unwrap();
-        let url = format!(
-            "postgres://postgres:{}@{}:5432/postgres",
-            container.password(),
-            container.ip().unwrap()
-        );
         let home = Home::new();
         let scratch_root = home.dir.path().join("scratch");
         std::fs::create_dir(&scratch_root).unwrap();
@@ -112,29 +107,52 @@ impl Live {
             path_dirs: vec!["/usr/bin".into()],
             scratch_root,
         };
-        let settings = ConnectionSettings::new(&format!("restore-host-{major}"));
-        let input = DiscoverInput {
-            explicit: ExplicitSettings {
-                target: Some(TargetSpec::parse(&url).unwrap()),
-                ..ExplicitSettings::default()
-            },
-            env: EnvSnapshot::default(),
-            runtime: Err(Arc::new(dbexec::RuntimeError::Unavailable {
-                tried: Vec::new(),
-            })),
-            persisted_file: None,
-            allow_mixed_sources: false,
-            host_programs: host.clone(),
-            settings: settings.clone(),
-        };
-        let context = discover_db_context(&input).await.unwrap();
-        let executor = open_executor(context, None, host, settings).await.unwrap();
+        let executor = over_network_with(&container, major, host).await;
         Self {
             container,
             executor,
             home,
         }
     }
+}
+
+/// Reached over the network with the programs of a directory, which are used for its scratch too.
+pub async fn with_programs(container: &PgContainer, dir: &Path) -> Arc<dyn PgExecutor> {
+    let host = HostPrograms {
+        bin_dir: Some(dir.to_owned()),
+        path_dirs: Vec::new(),
+        scratch_root: dir.to_owned(),
+    };
+    over_network_with(container, 0, host).await
+}
+
+async fn over_network_with(
+    container: &PgContainer,
+    major: u32,
+    host: HostPrograms,
+) -> Arc<dyn PgExecutor> {
+    let url = format!(
+        "postgres://postgres:{}@{}:5432/postgres",
+        container.password(),
+        container.ip().unwrap()
+    );
+    let settings = ConnectionSettings::new(&format!("restore-host-{major}"));
+    let input = DiscoverInput {
+        explicit: ExplicitSettings {
+            target: Some(TargetSpec::parse(&url).unwrap()),
+            ..ExplicitSettings::default()
+        },
+        env: EnvSnapshot::default(),
+        runtime: Err(Arc::new(dbexec::RuntimeError::Unavailable {
+            tried: Vec::new(),
+        })),
+        persisted_file: None,
+        allow_mixed_sources: false,
+        host_programs: host.clone(),
+        settings: settings.clone(),
+    };
+    let context = discover_db_context(&input).await.unwrap();
+    open_executor(context, None, host, settings).await.unwrap()
 }
 
 async fn executor_for(container: &PgContainer, major: u32) -> Arc<dyn PgExecutor> {
