@@ -80,7 +80,7 @@ pub(crate) const JOBS: EnvVar = EnvVar {
 };
 pub(crate) const VERIFY: EnvVar = EnvVar {
     name: "PGSTOW_VERIFY",
-    doc: "check after a dump: none, hash or read (as --verify)",
+    doc: "check after a dump: none, hash, read or restore (as --verify)",
 };
 pub(crate) const FINGERPRINT_BUDGET: EnvVar = EnvVar {
     name: "PGSTOW_FINGERPRINT_BUDGET",

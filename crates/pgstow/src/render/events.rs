@@ -237,6 +237,7 @@ fn doing(phase: &'static str) -> &'static str {
         "verify" => "reading",
         "restore" => "restoring",
         "analyze" => "analyzing",
+        "compare" => "comparing",
         other => other,
     }
 }
@@ -247,6 +248,7 @@ fn done(phase: &'static str) -> &'static str {
         "verify" => "verified",
         "restore" => "restored",
         "analyze" => "analyzed",
+        "compare" => "compared",
         other => other,
     }
 }
