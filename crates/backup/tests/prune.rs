@@ -316,7 +316,7 @@ async fn bar_47_safety_backups_never_push_out_others() {
         manifest.tags.insert("safety".to_owned(), restore);
     }
     let plan = plan_prune(&catalog(backups), 1, now()).unwrap();
-    let ids = |list: &[(backup::BackupId, String)]| -> Vec<String> {
+    let ids = |list: &[(BackupId, String)]| -> Vec<String> {
         list.iter()
             .map(|(id, _)| id.as_str()[9..15].to_owned())
             .collect()

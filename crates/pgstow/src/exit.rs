@@ -92,11 +92,7 @@ pub(crate) fn consequence(code: &str) -> Option<Consequence> {
             STORE,
             Some("give a directory that belongs to you alone: --data-dir DIR or PGSTOW_DATA_DIR"),
         ),
-        codes::NOT_CONFIRMED => (
-            "refused",
-            REFUSED,
-            Some("give consent with --yes=DBNAME, or restore beside it with --as NEWDB"),
-        ),
+        codes::NOT_CONFIRMED => ("refused", REFUSED, None),
         codes::DOCTOR_FAILED => ("failed", FAILED, None),
         codes::DEMO_FAILED => ("failed", FAILED, None),
         codes::OUTPUT_FAILED => ("failed", FAILED, None),

@@ -474,7 +474,7 @@ pub(super) fn tell_swap(session: &Session, swap: &SwapReport) {
             Some(ended) => format!(", {ended} sessions ended"),
             None => String::new(),
         };
-        printer.message(format!("outage {outage:.2} s{ended}"));
+        printer.message(format!("outage {outage:.3} s{ended}"));
     }
     if let Some(backup) = &swap.safety_backup {
         printer.message(format!("safety backup: {backup}"));
