@@ -15,6 +15,7 @@ const NOT_TAKEN: &[&str] = &[
     "hba_file",
     "ident_file",
     "krb_server_keyfile",
+    "lc_messages",
     "maintenance_work_mem",
     "min_dynamic_shared_memory",
     "port",
