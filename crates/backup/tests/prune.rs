@@ -316,8 +316,10 @@ async fn bar_47_safety_backups_never_push_out_others() {
         manifest.tags.insert("safety".to_owned(), restore);
     }
     let plan = plan_prune(&catalog(backups), 1, now()).unwrap();
-    let ids = |list: &[(backup::BackupId, String)]| -> Vec<String> {
-        list.iter().map(|(id, _)| id.as_str()[9..15].to_owned()).collect()
+    let ids = |list: &[(BackupId, String)]| -> Vec<String> {
+        list.iter()
+            .map(|(id, _)| id.as_str()[9..15].to_owned())
+            .collect()
     };
     assert_eq!(ids(&plan.keep), ["000006", "000002"]);
     assert_eq!(ids(&plan.remove), ["000005", "000004", "000003", "000001"]);
