@@ -30,7 +30,10 @@ fn swap(path: &Path, name: &str) -> RestoreRequest {
 }
 
 async fn with_shop(major: u32) -> (Live, std::path::PathBuf) {
-    let live = Live::start(major).await;
+    shop_on(Live::start(major).await)
+}
+
+fn shop_on(live: Live) -> (Live, std::path::PathBuf) {
     live.psql(
         "postgres",
         "CREATE ROLE app; CREATE DATABASE shop OWNER app CONNECTION LIMIT 40; \
@@ -83,7 +86,10 @@ fn properties(live: &Live, name: &str) -> String {
 }
 
 async fn there_and_back(major: u32) {
-    let (live, path) = with_shop(major).await;
+    there_and_back_on(with_shop(major).await).await;
+}
+
+async fn there_and_back_on((live, path): (Live, std::path::PathBuf)) {
     let (newer, old_oid) = (sum(&live), oid(&live, "shop"));
     let before = properties(&live, "shop");
     // A session that holds on, and one that comes again and again.
@@ -187,6 +193,77 @@ async fn bar_34_swap_and_back_on_13() {
 #[tokio::test]
 async fn bar_34_swap_and_back_on_15() {
     there_and_back(15).await;
+}
+
+#[tokio::test]
+async fn bar_34_swap_and_back_with_programs_of_this_host() {
+    there_and_back_on(shop_on(Live::over_network(15).await)).await;
+}
+
+#[tokio::test]
+async fn bar_34_the_database_of_the_login_can_be_swapped() {
+    let mut live = Live::start(17).await;
+    live.psql("postgres", "CREATE DATABASE shop");
+    let id = BackupId::new(live.home.repo.clock.now());
+    let login = Login {
+        database: "shop",
+        ..Login::default()
+    };
+    live.executor = in_container(&live.container, &id, &login).await;
+    live.psql("postgres", "DROP DATABASE shop");
+    there_and_back_on(shop_on(live)).await;
+}
+
+/// The server is killed as soon as the journal says that names are exchanged, and comes back.
+#[tokio::test]
+async fn bar_23_a_server_that_dies_in_the_swap() {
+    struct Kill<'a>(&'a Live);
+    impl EventSink for Kill<'_> {
+        fn emit(&self, event: BackupEvent) {
+            if matches!(
+                event,
+                BackupEvent::RestoreStep {
+                    step: RestoreStep::Swapping,
+                    ..
+                }
+            ) {
+                // Somewhere in the exchange, which takes some tenths of a second.
+                let id = self.0.container.id().to_owned();
+                let wait = std::time::Duration::from_millis(rand::random_range(0..500));
+                std::thread::spawn(move || {
+                    std::thread::sleep(wait);
+                    testkit::process::docker(&["kill", &id])
+                });
+            }
+        }
+    }
+    let (live, path) = with_shop(15).await;
+    let newer = sum(&live);
+    for _ in 0..5 {
+        let plan = live.plan(&swap(&path, "shop")).await.unwrap();
+        let cancel = CancellationToken::new();
+        let kill = Kill(&live);
+        let done = backup::restore(&live.home.repo, &live.executor, &plan, &kill, &cancel).await;
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        live.container.engine("start").unwrap();
+        let now = sum(&live);
+        assert!(now == newer || now == "500|500", "{now} after {done:?}");
+        let unfinished = unfinished_restores(&live.home.repo.state_dir).unwrap();
+        assert_eq!(unfinished.is_empty(), done.is_ok(), "{done:?}");
+        let repo = &live.home.repo;
+        for journal in unfinished {
+            let (state, _) = backup::resume(repo, &live.executor, &journal.id, &live.home.events)
+                .await
+                .unwrap_or_else(|error| panic!("{}", words(&error)));
+            assert_eq!(state.step, RestoreStep::Swapped);
+        }
+        assert_eq!(sum(&live), "500|500");
+        let last = journal(&live);
+        backup::rollback(repo, &live.executor, &last.id, &live.home.events)
+            .await
+            .unwrap_or_else(|error| panic!("{}", words(&error)));
+        assert_eq!(sum(&live), newer);
+    }
 }
 
 #[tokio::test]
