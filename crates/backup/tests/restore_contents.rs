@@ -146,7 +146,10 @@ async fn programs_of_18_fill_a_server_15() {
     let executor = with_programs(&live.container, dir.path()).await;
     let (repo, events) = (&live.home.repo, &live.home.events);
     let cancel = CancellationToken::new();
-    let plan = backup::plan_restore(repo, &executor, &file_as(&path, "copy")).await;
+    // As a stream, which is all that the containers of these programs see.
+    let mut request = file_as(&path, "copy");
+    request.jobs = Some(1);
+    let plan = backup::plan_restore(repo, &executor, &request).await;
     let plan = plan.unwrap_or_else(|error| panic!("{}", words(&error)));
     assert!(
         plan.steps.iter().any(|step| step.contains("pg_restore 18")),
