@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::chores;
 
-const USAGE: &str = "cargo xtask fuzz [--seconds N] [TARGET]…";
+const USAGE: &str = "cargo xtask fuzz [--seconds N | --runs N] [TARGET]…";
 /// Seconds for each target unless told otherwise.
 const SECONDS: u32 = 10;
 /// Memory at which a target counts as failed, MiB: readers promise constant memory.
@@ -22,16 +22,24 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .ok_or("xtask lies in no workspace")?;
-    let mut seconds = SECONDS;
+    let mut limit = format!("-max_total_time={SECONDS}");
+    let mut seed = None;
     let mut chosen = Vec::new();
     let known = targets(root)?;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        if arg == "--seconds" {
-            seconds = args
+        if arg == "--seconds" || arg == "--runs" {
+            let number: u32 = args
                 .next()
                 .and_then(|value| value.parse().ok())
                 .ok_or_else(|| format!("usage: {USAGE}"))?;
+            if arg == "--runs" {
+                // The same inputs each time: a check of the sources, not a search.
+                limit = format!("-runs={number}");
+                seed = Some("-seed=1");
+            } else {
+                limit = format!("-max_total_time={number}");
+            }
         } else if known.contains(arg) {
             chosen.push(arg.clone());
         } else {
@@ -54,13 +62,14 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     };
     chores::run(&mut fuzz("build"))?;
     for target in &chosen {
-        println!("fuzz: {target} for {seconds} s");
+        println!("fuzz: {target} ({limit})");
         let corpus = format!("fuzz/corpus/{target}");
         fs::create_dir_all(root.join(&corpus)).map_err(|error| format!("{corpus}: {error}"))?;
         chores::run(
             fuzz("run")
                 .args([target, &corpus, &format!("fuzz/seeds/{target}"), "--"])
-                .arg(format!("-max_total_time={seconds}"))
+                .arg(&limit)
+                .args(seed)
                 .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
                 .arg(format!("-timeout={HANG_SECONDS}"))
                 .args(["-max_len=16384", "-verbosity=0", "-print_final_stats=1"]),

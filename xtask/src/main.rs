@@ -16,7 +16,7 @@ cargo xtask test [NEXTEST ARGUMENTS]   set up what the tests need, then run all 
 cargo xtask lint                       formatting, clippy, documentation, dependency policy
 cargo xtask images                     container engine and PostgreSQL images for the tests
 cargo xtask tamper [N]                 N (10,000) random flips and cuts of stored archives, all found
-cargo xtask fuzz [--seconds N]         every fuzz target of the archive reader, 10 s each
+cargo xtask fuzz [--seconds N|--runs N] every fuzz target of the archive reader, 10 s each
 cargo xtask bench [OPTIONS]            pgstow beside the stock tools, outputs compared
 cargo xtask bench-read [OPTIONS]       how fast archives are read and fingerprinted";
 

@@ -98,7 +98,7 @@ fn usage_errors_exit_with_2() {
         &["backup", "--jobs", "4"],
         &["backup", "--lock-wait-timeout", "soon"],
         &["verify"],
-        &["verify", "latest", "--level", "restore"],
+        &["verify", "latest", "--level", "surely"],
         &["prune"],
         &["prune", "--keep-last", "0"],
         &["restore"],
