@@ -1,4 +1,4 @@
-//! A copy of a database compared with what was attested: [`observe`] dumps the copy through the
+//! A copy of a database compared with what was attested: [`observe()`] dumps the copy through the
 //! same reader that read the backup, [`compare`] is a function of the two.
 
 mod differ;
