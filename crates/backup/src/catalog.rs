@@ -79,13 +79,9 @@ impl Repository {
         if wanted == "latest" {
             // What a restore replaced is not what the next one is to bring back.
             let position = backups.iter().position(|manifest| !manifest.is_safety());
-            return match backups.is_empty() {
-                false => Ok(backups.swap_remove(position.unwrap_or(0))),
-                true => Err(not_found(format!(
-                    "{} holds no backup",
-                    self.store.describe()
-                ))),
-            };
+            return position
+                .map(|at| backups.swap_remove(at))
+                .ok_or_else(|| not_found(self.no_latest(backups.len(), &damaged)));
         }
         if wanted.is_empty() {
             return Err(not_found("the id is empty".to_owned()));
@@ -124,6 +120,21 @@ impl Repository {
                 ids: several.iter().map(ToString::to_string).collect(),
             }),
         }
+    }
+
+    /// Why nothing is `latest`.
+    fn no_latest(&self, safety: usize, damaged: &[DamagedBackup]) -> String {
+        let mut reason = format!("{} holds no backup", self.store.describe());
+        if safety > 0 {
+            reason.push_str(&format!(
+                " but {safety} safety backups, which hold what restores replaced and are named by \
+                 their ids"
+            ));
+        }
+        if let Some(newest) = damaged.iter().map(|damaged| &damaged.id).max() {
+            reason.push_str(&format!("; {newest} is damaged"));
+        }
+        reason
     }
 
     /// Backups newest first, damaged ones, and directories without a manifest.

@@ -245,6 +245,33 @@ async fn backups_are_found_by_id_prefix_and_latest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_safety_backup_is_never_latest() {
+    let (home, older, newer) = two_backups(DumpFormat::Custom).await;
+    let options = BackupOptions {
+        tags: [("safety".to_owned(), older.id.to_string())].into(),
+        ..BackupOptions::default()
+    };
+    let fake = FakeExecutor::new(Script::default());
+    let safety = home.run_with(&home.repo, &fake, &options).await.unwrap();
+    assert!(safety.manifest.is_safety());
+    assert_eq!(home.repo.find("latest").await.unwrap(), newer);
+    // Also not when nothing else is whole.
+    for manifest in [&older, &newer] {
+        let dir = home.backups().join(manifest.id.as_str());
+        std::fs::remove_file(dir.join(&manifest.databases[0].archive.files[0].name)).unwrap();
+    }
+    let error = home.repo.find("latest").await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, BackupError::NotFound { .. }), "{text}");
+    assert!(
+        text.contains("1 safety backups") && text.contains(newer.id.as_str()),
+        "{text}"
+    );
+    let id = safety.manifest.id.as_str();
+    assert_eq!(home.repo.find(id).await.unwrap(), safety.manifest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bar_43_order_is_by_sequence_when_the_clock_goes_back() {
     let home = Home::new();
     let fake = FakeExecutor::new(Script::default());

@@ -171,6 +171,22 @@ fn shell_word(word: &str) -> String {
     }
 }
 
+/// `latest` is the newest that is whole; who restores it has to know of newer ones that are not.
+async fn warn_of_newer(
+    session: &Session,
+    repository: &Repository,
+    chosen: &Manifest,
+) -> Result<(), CommandError> {
+    let catalog = repository.catalog().await?;
+    for damaged in catalog.damaged.iter().filter(|one| one.id > chosen.id) {
+        session.printer.warning(format!(
+            "backup {} is newer than {}, but damaged: {}",
+            damaged.id, chosen.id, damaged.problem
+        ));
+    }
+    Ok(())
+}
+
 /// A backup of the repository, or a file: a word with a slash, or one that exists and that no
 /// backup is called by.
 async fn source(
@@ -198,6 +214,9 @@ async fn source(
     };
     match found {
         Ok((repository, manifest)) => {
+            if wanted == "latest" {
+                warn_of_newer(session, &repository, &manifest).await?;
+            }
             let id = manifest.id.to_string();
             Ok((repository, RestoreSource::Backup(id), Some(manifest)))
         }
