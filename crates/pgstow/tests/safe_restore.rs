@@ -87,6 +87,7 @@ fn bar_23_34_swap_and_rollback_under_a_writing_load() {
     let swap = last_json(&run.stdout)["restore"]["swap"].clone();
     let outage = swap["outage_seconds"].as_f64().unwrap();
     assert!(outage > 0.0 && outage < 2.0, "outage {outage} s");
+    println!("outage of the swap: {outage:.3} s");
     let kept = swap["kept"]["name"].as_str().unwrap().to_owned();
     // The load is back, and writes into the restored database.
     writes(0);

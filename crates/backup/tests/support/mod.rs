@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use backup::{
-    BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, Clock, EventSink, Repository,
+    BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, Clock, DumpFormat, EventSink,
+    Repository,
 };
 use dbexec::PgExecutor;
 use jiff::Timestamp;
@@ -157,4 +158,13 @@ pub fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+/// Default options in each format.
+pub fn formats() -> [BackupOptions; 3] {
+    [DumpFormat::Custom, DumpFormat::Directory, DumpFormat::Plain].map(|format| BackupOptions {
+        format,
+        verify: backup::VerifyLevel::Read,
+        ..BackupOptions::default()
+    })
 }
