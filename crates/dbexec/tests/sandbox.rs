@@ -707,6 +707,46 @@ async fn bar_15_a_killed_owner_leaves_no_process_and_no_directory_on_this_host()
     }
 }
 
+/// A program that a shell starts beside itself begins with SIGQUIT ignored: an owner that goes
+/// before the server handles the signal must not leave the server behind.
+#[tokio::test]
+async fn bar_15_an_owner_that_goes_while_the_server_starts_leaves_nothing() {
+    testkit::engine::install(&["postgresql-15"], "pg_dump", &|_| {}).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let slow = tempfile::tempdir().unwrap();
+    for dir in [&scratch, &slow] {
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    for program in ["initdb", "postgres"] {
+        let text = format!(
+            "#!/bin/sh\nif [ \"$(basename \"$0\")$1\" = postgres-D ]; then sleep 1; fi\n\
+             exec /usr/lib/postgresql/15/bin/{program} \"$@\"\n"
+        );
+        let path = slow.path().join(program);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut programs = host_programs(scratch.path());
+    programs.bin_dir = Some(slow.path().to_owned());
+    let spec = spec(SandboxPlace::Host { programs }, 15, &run_id("host-slow"));
+    let starting = format!("{}/postgres\0-D", slow.path().display());
+    let place = scratch.path().display().to_string();
+    let begun = async {
+        while processes_with(&starting) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        started = start(&spec) => panic!("it was to be slow: {}", started.is_ok()),
+        () = begun => {}
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while processes_with(&place) > 0 || std::fs::read_dir(&place).unwrap().next().is_some() {
+        assert!(Instant::now() < deadline, "something is left");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Processes of this host whose arguments hold a word; not this one.
 fn processes_with(word: &str) -> usize {
     let all = std::fs::read_dir("/proc").expect("Linux");

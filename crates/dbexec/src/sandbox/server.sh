@@ -20,11 +20,17 @@ say() {
 }
 nap() { sleep 0.1 2>/dev/null || sleep 1; }
 finish() {
-  trap '' TERM INT HUP
+  trap '' TERM INT HUP PIPE
   if [ -n "$input" ]; then kill "$input" 2>/dev/null; fi
   if [ -n "$server" ]; then
-    # At once: nothing of it is kept.
-    kill -QUIT "$server" 2>/dev/null
+    # At once: nothing of it is kept. More than once, because a program that a shell starts beside
+    # itself begins with this signal ignored, until the server has set up its own handling.
+    tries=0
+    while kill -QUIT "$server" 2>/dev/null; do
+      nap
+      tries=$((tries + 1))
+      if [ "$tries" -gt 80 ]; then kill -KILL "$server" 2>/dev/null; fi
+    done
     wait "$server" 2>/dev/null
   fi
   cd /
@@ -32,7 +38,8 @@ finish() {
   if [ -n "$dir" ]; then rm -rf -- "$dir"; fi
 }
 trap finish EXIT
-trap 'exit 1' TERM INT HUP
+# The last is what a word gets that nobody reads any more.
+trap 'exit 1' TERM INT HUP PIPE
 
 exec 3<&0
 cat <&3 >/dev/null &
