@@ -1,6 +1,6 @@
 //! What is checked before anything is written to the store, and what is learnt on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dbexec::executor::ProgramInfo;
@@ -9,7 +9,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::patterns;
 use super::queries::{self, DatabaseFacts, InsideFacts};
-use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository, attest};
+use crate::{
+    BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository, attest, records,
+    restore,
+};
 
 /// What the dumps need to know.
 pub(crate) struct Plan {
@@ -95,9 +98,15 @@ pub(crate) async fn preflight(
     pooler.map_err(exec("looking for a transaction pooler in the way"))?;
     let pg_dump = pg_dump.map_err(exec("looking for pg_dump"))?;
     let server = server.map_err(exec("asking the server for its databases"))?;
-    let chosen = choose(&server.databases, &options.databases)?;
-    check_connect(&chosen, &executor.context().creds.user)?;
     let mut warnings = Vec::new();
+    let half_done = half_done(repo, executor.as_ref())?;
+    let chosen = choose(
+        &server.databases,
+        &options.databases,
+        &half_done,
+        &mut warnings,
+    )?;
+    check_connect(&chosen, &executor.context().creds.user)?;
 
     let together = executor.settings().max_connections.max(1) as usize;
     let inside_likely = &inside_likely;
@@ -155,8 +164,30 @@ pub(crate) async fn preflight(
     })
 }
 
-/// Every database that accepts connections, or those that were named.
-fn choose(all: &[DatabaseFacts], wanted: &[String]) -> Result<Vec<DatabaseFacts>, BackupError> {
+/// Staging databases of restores of this target that were killed: nobody's data, until
+/// `restore --resume` or `rollback` has decided about them.
+fn half_done(
+    repo: &Repository,
+    executor: &dyn PgExecutor,
+) -> Result<BTreeSet<String>, BackupError> {
+    let context = executor.context();
+    let identifier = context.server.system_identifier.as_deref();
+    let key = records::lock_key(identifier, &context.target_name());
+    // A restore that is at work holds the lock that this run has now.
+    let journals = restore::replacing_restores(&repo.state_dir)?.into_iter();
+    Ok(journals
+        .filter(|journal| journal.lock_key == key && journal.step.unfinished())
+        .map(|journal| journal.staging)
+        .collect())
+}
+
+/// Every database that accepts connections and is not half done, or those that were named.
+fn choose(
+    all: &[DatabaseFacts],
+    wanted: &[String],
+    half_done: &BTreeSet<String>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<DatabaseFacts>, BackupError> {
     let open = || {
         let names: Vec<_> = all
             .iter()
@@ -172,11 +203,19 @@ fn choose(all: &[DatabaseFacts], wanted: &[String]) -> Result<Vec<DatabaseFacts>
         })
     };
     if wanted.is_empty() {
-        return Ok(all
+        let (left, chosen): (Vec<_>, Vec<_>) = all
             .iter()
             .filter(|database| database.accepts_connections)
             .cloned()
-            .collect());
+            .partition(|database| half_done.contains(&database.name));
+        warnings.extend(left.iter().map(|database| {
+            format!(
+                "database {:?} is what a restore that was killed has left, and is not backed up; \
+                 `pgstow rollback` removes it",
+                database.name
+            )
+        }));
+        return Ok(chosen);
     }
     let mut chosen: Vec<DatabaseFacts> = Vec::new();
     for name in wanted {
@@ -316,6 +355,25 @@ mod tests {
         }
     }
 
+    fn all_of(all: &[DatabaseFacts], wanted: &[String]) -> Result<Vec<DatabaseFacts>, BackupError> {
+        choose(all, wanted, &BTreeSet::new(), &mut Vec::new())
+    }
+
+    #[test]
+    fn bar_01_what_a_killed_restore_left_is_no_database_of_the_target() {
+        let all = [facts("a", true), facts("a__restore_x", true)];
+        let half_done = BTreeSet::from(["a__restore_x".to_owned()]);
+        let mut warnings = Vec::new();
+        let chosen = choose(&all, &[], &half_done, &mut warnings).unwrap();
+        assert_eq!(chosen.len(), 1);
+        assert_eq!(chosen[0].name, "a");
+        assert!(warnings[0].contains("a__restore_x"), "{warnings:?}");
+        // Whoever names it gets it.
+        let named = ["a__restore_x".to_owned()];
+        let chosen = choose(&all, &named, &half_done, &mut Vec::new()).unwrap();
+        assert_eq!(chosen[0].name, "a__restore_x");
+    }
+
     #[test]
     fn every_database_that_accepts_connections_is_chosen() {
         let all = [
@@ -323,20 +381,20 @@ mod tests {
             facts("template0", false),
             facts("b", true),
         ];
-        let names: Vec<_> = choose(&all, &[])
+        let names: Vec<_> = all_of(&all, &[])
             .unwrap()
             .into_iter()
             .map(|d| d.name)
             .collect();
         assert_eq!(names, ["a", "b"]);
         let twice = ["b".to_owned(), "b".to_owned()];
-        assert_eq!(choose(&all, &twice).unwrap().len(), 1);
-        let error = choose(&all, &["c".to_owned()]).unwrap_err().to_string();
+        assert_eq!(all_of(&all, &twice).unwrap().len(), 1);
+        let error = all_of(&all, &["c".to_owned()]).unwrap_err().to_string();
         assert!(
             error.contains("does not exist") && error.contains("\"a\", \"b\""),
             "{error}"
         );
-        let error = choose(&all, &["template0".to_owned()])
+        let error = all_of(&all, &["template0".to_owned()])
             .unwrap_err()
             .to_string();
         assert!(error.contains("accepts no connections"), "{error}");
