@@ -115,6 +115,16 @@ impl Case {
     }
 
     fn drop(&self, database: &str) {
+        let subscriptions = r"select format('alter subscription %I disable', subname) from
+            pg_subscription where subdbid = (select oid from pg_database where datname =
+            current_database()) \gexec
+            select format('alter subscription %I set (slot_name = none)', subname) from
+            pg_subscription where subdbid = (select oid from pg_database where datname =
+            current_database()) \gexec
+            select format('drop subscription %I', subname) from
+            pg_subscription where subdbid = (select oid from pg_database where datname =
+            current_database()) \gexec";
+        self.container.psql(database, subscriptions).unwrap();
         self.sh(&format!("dropdb {database}"));
     }
 }
@@ -284,7 +294,7 @@ fn metadata_alone(case: &mut Case, stock: &[u8], schema: &str) {
             let copy = case.restore(options, name);
             assert_eq!(schema_dump(&case.container, &copy).unwrap(), schema);
             let counts =
-                "select (select count(*) from app.younger) + (select count(*) from ordinary),
+                "select (select count(*) from app.younger) + (select count(*) from app.ordinary),
                 (select last_value from app.standalone)";
             let of = |database| case.container.psql(database, counts).unwrap();
             let (copied, source) = (of(&copy), of("source"));

@@ -129,11 +129,8 @@ pub fn copy_toc(
                 writer.header(reader.take_copied(), read.version)
             }
             Part::Entry { entry, inherits } => {
-                let file_name = if format.custom() {
-                    None
-                } else {
-                    file_name(&entry, reader_minor(header.as_ref()))
-                };
+                let minor = header.as_ref().map_or(0, |header| header.version.minor);
+                let file_name = file_name(&entry, minor).filter(|_| !format.custom());
                 writer.entry(
                     reader.take_copied(),
                     reader.off_size(),
@@ -166,22 +163,15 @@ pub fn copy_toc(
     })
 }
 
-fn reader_minor(header: Option<&Header>) -> u8 {
-    header.map_or(0, |header| header.version.minor)
-}
-
-/// The name that pg_dump gives the file of an entry of a directory archive; of those without data
-/// only `BLOBS` have one.
+/// The name that pg_dump gives the file of an entry with data in a directory archive.
 fn file_name(entry: &TocEntry, minor: u8) -> Option<String> {
-    if entry.kind != "BLOBS" {
-        return entry.has_data.then(|| format!("{}.dat", entry.dump_id));
-    }
-    // Several lists since 17.
-    Some(if minor >= 16 {
-        format!("blobs_{}.toc", entry.dump_id)
-    } else {
-        "blobs.toc".to_owned()
-    })
+    let name = match entry.kind.as_str() {
+        // Several lists since 17.
+        "BLOBS" if minor >= 16 => format!("blobs_{}.toc", entry.dump_id),
+        "BLOBS" => "blobs.toc".to_owned(),
+        _ => format!("{}.dat", entry.dump_id),
+    };
+    entry.has_data.then_some(name)
 }
 
 impl DumpData {
