@@ -2,7 +2,7 @@
 
 use super::sets::Set;
 
-const USAGE: &str = "cargo xtask bench [--quick] [--majors 15,17] \
+const USAGE: &str = "cargo xtask bench [--quick] [--no-build] [--majors 15,17] \
 [--sets pgbench,big,many,toast,blobs,random,empty] [--rounds N] [--size-mb N] [--tables N] \
 [--objects N] [--empty-tables N] [--only dump|restore|extras] [--contenders WORDS,…]";
 
@@ -19,6 +19,8 @@ pub(crate) enum Part {
 
 #[derive(Debug)]
 pub(crate) struct Options {
+    /// Whether the program is built first; else the one in `target/release` is measured.
+    pub(crate) build: bool,
     pub(crate) rounds: usize,
     pub(crate) majors: Vec<u32>,
     pub(crate) sets: Vec<Set>,
@@ -46,6 +48,7 @@ impl Options {
     /// Words that are not known, and the usage.
     pub(crate) fn parse(args: &[String]) -> Result<Self, String> {
         let mut options = Self {
+            build: true,
             rounds: 7,
             majors: vec![15, 17],
             // Tables without rows by the tens of thousands take their time; they are asked for.
@@ -78,6 +81,7 @@ impl Options {
             let mut value = || args.next().ok_or(format!("{arg} needs a value; {USAGE}"));
             match arg.as_str() {
                 "--quick" => {}
+                "--no-build" => options.build = false,
                 "--rounds" => options.rounds = number::<usize>(value()?)?.max(1),
                 "--size-mb" => options.sizes.megabytes = number::<u64>(value()?)?.max(16),
                 "--tables" => options.sizes.tables = number(value()?)?,

@@ -13,12 +13,14 @@ use super::sets::Set;
 /// What could not be built, started, measured or compared.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let options = Options::parse(args)?;
-    let built = Command::new("cargo")
-        .args(["build", "--release", "--quiet", "-p", "pgstow"])
-        .status()
-        .map_err(|e| format!("cargo: {e}"))?;
-    if !built.success() {
-        return Err("the release build failed".to_owned());
+    if options.build {
+        let built = Command::new("cargo")
+            .args(["build", "--release", "--quiet", "-p", "pgstow"])
+            .status()
+            .map_err(|e| format!("cargo: {e}"))?;
+        if !built.success() {
+            return Err("the release build failed".to_owned());
+        }
     }
     for major in &options.majors {
         let rig = Rig::start(*major)?;
