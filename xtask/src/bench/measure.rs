@@ -49,7 +49,12 @@ fn watch(command: &mut Command, output: Option<&Path>) -> Result<(f64, u64), Str
         .stdout(stdout)
         .stderr(stderr)
         .spawn()
-        .map_err(|e| format!("cannot start {shown}: {e}"))?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("not to be had here: no {:?}", command.get_program())
+            }
+            _ => format!("cannot start {shown}: {error}"),
+        })?;
     let mut peak = 0;
     let status = loop {
         peak = peak_of(child.id()).max(peak);

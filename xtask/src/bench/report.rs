@@ -55,6 +55,8 @@ pub(crate) fn table(title: &str, rows: &[Row]) -> String {
          peak MiB | MB out | equal |\n",
     );
     text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    // A pipe would end the cell.
+    let shown = |tool: &str| tool.replace('|', "\\|");
     let base = rows.first().map_or(0.0, |row| median(&walls(row)));
     for row in rows {
         if row.costs.is_empty() || row.equal != Some(true) {
@@ -64,7 +66,7 @@ pub(crate) fn table(title: &str, rows: &[Row]) -> String {
                 &row.note
             };
             let dashes = "– | ".repeat(9);
-            let _ = writeln!(text, "| `{}` | {dashes}{why} |", row.tool);
+            let _ = writeln!(text, "| `{}` | {dashes}{why} |", shown(&row.tool));
             continue;
         }
         let wall = walls(row);
@@ -80,7 +82,7 @@ pub(crate) fn table(title: &str, rows: &[Row]) -> String {
         let _ = writeln!(
             text,
             "| `{}` | {:.2} | {:.2}–{:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {} |",
-            row.tool,
+            shown(&row.tool),
             median(&wall),
             quantile(&wall, 0.25),
             quantile(&wall, 0.75),

@@ -1,5 +1,6 @@
 //! Restores in turn, all of the same archive: the one that pgstow stored.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -164,6 +165,8 @@ impl Bench<'_> {
                 let spool = self.path("pgcopydb");
                 super::contenders::remove(&spool)?;
                 let mut command = Command::new("pgcopydb");
+                // It ends its whole process group when it fails.
+                command.process_group(0);
                 command.args(["clone", "--table-jobs", "2", "--index-jobs", "2"]);
                 command
                     .args(["--no-owner", "--skip-extensions", "--dir"])
