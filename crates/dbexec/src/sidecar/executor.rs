@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
 use super::line::LifeLine;
-use super::pipe::{Output, Piped};
+use super::pipe::{Judge, Output, Piped};
 use super::spool::Spool;
 use crate::context::DbContext;
 use crate::executor::{
@@ -41,10 +41,11 @@ pub(crate) struct Shared {
     pub(crate) name: String,
 }
 
-impl Shared {
-    /// The failure that the server's container is gone, if it is. The network of the sidecar is
-    /// then nobody's: a new container of that name is another server.
-    pub(crate) async fn server_gone(&self) -> Option<ExecError> {
+#[async_trait]
+impl Judge for Shared {
+    /// The network of the sidecar is nobody's then: a new container of that name is another
+    /// server.
+    async fn server_gone(&self) -> Option<ExecError> {
         match self.server.check_running().await {
             Err(gone @ ExecError::ContainerChanged { .. }) => Some(gone),
             // That the engine does not answer says nothing about the server.
@@ -52,8 +53,7 @@ impl Shared {
         }
     }
 
-    /// Tells a server that is gone from a sidecar that is gone.
-    pub(crate) async fn explain(&self, error: ExecError) -> ExecError {
+    async fn explain(&self, error: ExecError) -> ExecError {
         if let Some(gone) = self.server_gone().await {
             return gone;
         }

@@ -300,7 +300,7 @@ async fn share_files(programs: &DockerPgExecutor, spool: &Spool) -> Result<(), N
     let local =
         |error: std::io::Error| NoSidecar::new(format!("the spool cannot be written: {error}"));
     let token = format!("{:032x}", rand::random::<u128>());
-    let file = spool.file(token.as_bytes()).map_err(local)?;
+    let (file, file_here) = spool.file(token.as_bytes()).map_err(local)?;
     let mut fifo = spool.fifo().map_err(local)?;
     let mut pipe = fifo.reader().map_err(local)?;
     let fifo_path = fifo.inside.clone();
@@ -313,7 +313,10 @@ async fn share_files(programs: &DockerPgExecutor, spool: &Spool) -> Result<(), N
         let read = pipe.read_exact(&mut answer).await;
         read.map_err(|error| error.to_string())
     };
-    let why = match tokio::time::timeout(PROOF_WAIT, both).await {
+    let proof = tokio::time::timeout(PROOF_WAIT, both).await;
+    // It goes with the spool otherwise.
+    let _ = std::fs::remove_file(file_here);
+    let why = match proof {
         Ok(Ok(_)) if answer == token.as_bytes() => return Ok(()),
         Ok(Ok(_)) => "other bytes came back".to_owned(),
         Ok(Err(words)) => words,

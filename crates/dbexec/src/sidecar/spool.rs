@@ -62,9 +62,9 @@ impl Spool {
             };
             let work = spool.work();
             DirBuilder::new().mode(0o700).create(&work)?;
-            // The programs' user has to get through; its parent keeps everybody else out. Past the
-            // umask.
-            fs::set_permissions(&work, fs::Permissions::from_mode(0o711))?;
+            // The programs' user has to see what is there; the parent keeps everybody else out.
+            // Past the umask.
+            fs::set_permissions(&work, fs::Permissions::from_mode(0o755))?;
             return Ok(spool);
         }
         Err(io::ErrorKind::AlreadyExists.into())
@@ -99,8 +99,8 @@ impl Spool {
         format!("{kind}.{}", self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Makes a private file with this content; returns its path in the container.
-    pub(crate) fn file(&self, content: &[u8]) -> io::Result<String> {
+    /// Makes a private file with this content: its paths in the container and here.
+    pub(crate) fn file(&self, content: &[u8]) -> io::Result<(String, PathBuf)> {
         let name = self.name("c");
         let path = self.work().join(&name);
         let mode = Mode::RUSR | Mode::WUSR;
@@ -108,7 +108,7 @@ impl Spool {
         let mut file = File::from(openat(CWD, &path, flags, mode)?);
         io::Write::write_all(&mut file, content)?;
         self.own(&path)?;
-        Ok(format!("{MOUNTED}/{name}"))
+        Ok((format!("{MOUNTED}/{name}"), path))
     }
 
     /// Makes a FIFO; its end for reading is open before anybody can write.
@@ -318,7 +318,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::create(root.path()).unwrap();
         let (path, work) = (spool.path().to_owned(), spool.work());
-        assert_eq!((mode(&path), mode(&work)), (0o700, 0o711));
+        assert_eq!((mode(&path), mode(&work)), (0o700, 0o755));
         let (inside, local) = spool.scratch().unwrap();
         assert_eq!(mode(&local), 0o700);
         assert_eq!(inside, "/pgstow-spool/s.0");
