@@ -52,6 +52,7 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
             RolesArg::Skip => RolesPolicy::Skip,
         },
         keep_owner: args.owner == OwnerArg::Keep,
+        engine: session.settings.restore_engine,
         jobs: args.jobs,
         contents: contents(args),
     };
