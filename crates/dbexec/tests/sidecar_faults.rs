@@ -30,12 +30,14 @@ struct Stage {
 }
 
 async fn stage(major: u32, name: &str) -> Stage {
-    let server = PgContainer::start(major).unwrap();
-    server.psql("postgres", BIG).unwrap();
+    let server = PgContainer::start(major).expect("the stage is set");
+    server.psql("postgres", BIG).expect("the stage is set");
     let run = run_id(name);
     let exec = executor(&server, major, &run).await;
-    let root = tempfile::tempdir().unwrap();
-    let sidecar = open(&exec, root.path(), &run).await.unwrap();
+    let root = tempfile::tempdir().expect("the stage is set");
+    let sidecar = open(&exec, root.path(), &run)
+        .await
+        .expect("the stage is set");
     Stage {
         server,
         exec,
@@ -48,21 +50,29 @@ async fn stage(major: u32, name: &str) -> Stage {
 impl Stage {
     /// A dump of which the beginning was read.
     async fn begun(&self) -> RunningProgram {
-        let mut running = self.sidecar.start(dump(&["-Fc", "-Z0"])).await.unwrap();
-        running.stdout.read_exact(&mut [0; 1000]).await.unwrap();
+        let mut running = self
+            .sidecar
+            .start(dump(&["-Fc", "-Z0"]))
+            .await
+            .expect("the stage is set");
+        running
+            .stdout
+            .read_exact(&mut [0; 1000])
+            .await
+            .expect("the stage is set");
         running
     }
 
     /// Ends it, and looks whether something is left.
     async fn end(self) {
-        self.sidecar.close().await.unwrap();
+        self.sidecar.close().await.expect("the stage is set");
         assert_eq!(containers(&self.run), Vec::<String>::new());
         assert!(is_empty(self.root.path()));
     }
 
     async fn no_sessions(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while self.server.pgstow_sessions().unwrap() > 0 {
+        while self.server.pgstow_sessions().expect("the stage is set") > 0 {
             assert!(Instant::now() < deadline, "a session is left");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -89,7 +89,7 @@ async fn refusal(
     runtime: &Arc<dyn ContainerRuntime>,
     run: &str,
 ) -> String {
-    let root = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().expect("a directory");
     let no = open_sidecar(exec, runtime, root.path(), run)
         .await
         .err()

@@ -90,7 +90,7 @@ async fn hold(line: Line, stop: CancellationToken, state: watch::Sender<State>) 
                 }
             }),
             Some(Ok(Frame::Stderr(piece))) => {
-                logged.push(&piece, |line| line.clone_into(&mut last))
+                logged.push(&piece, |line| line.clone_into(&mut last));
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "the line to a sidecar broke");

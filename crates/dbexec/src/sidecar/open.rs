@@ -39,7 +39,9 @@ pub struct NoSidecar {
 }
 
 impl NoSidecar {
-    pub(crate) fn new(reason: impl Into<String>) -> Self {
+    /// For a reason.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
         }

@@ -292,7 +292,7 @@ pub(crate) fn reap(root: &Path) -> io::Result<u32> {
             Ok(()) => match remove(&path) {
                 Ok(()) => count += 1,
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a leftover was not removed")
+                    tracing::warn!(path = %path.display(), %error, "a leftover was not removed");
                 }
             },
             // Its owner lives.
