@@ -17,5 +17,5 @@ pub use private::{
 };
 pub use types::{
     ContainerDetails, ContainerRuntime, ContainerState, ContainerSummary, ExecSession, ExecSpec,
-    ExecStatus, Frame, PutFile, RuntimeError,
+    ExecStatus, Frame, PublishedPort, PutFile, RuntimeError,
 };
