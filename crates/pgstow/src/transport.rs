@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use backup::{BackupId, DumpFormat, EngineChoice};
+use backup::BackupId;
 use dbexec::sidecar::{Situation, TransportChoice, wants_sidecar};
 use dbexec::{
-    ContainerRuntime, ExecError, NoSidecar, PgExecutor, SidecarPgExecutor, open_sidecar, query,
-    reap_sidecars,
+    ContainerRuntime, ExecError, NoSidecar, PgExecutor, SidecarPgExecutor, Transport, open_sidecar,
+    query, reap_sidecars,
 };
 use serde::Deserialize;
 
+use crate::commands::discover::would_use::engine;
 use crate::error::one_line;
 use crate::printer::Printer;
+use crate::render::text;
 use crate::session::Session;
 
 /// The executor of a backup.
@@ -73,6 +75,42 @@ impl Session {
         }
     }
 
+    /// How client programs would run, in words, and why not from a sidecar.
+    pub(crate) async fn transport_words(&self, executor: &dyn PgExecutor, stock: bool) -> String {
+        match (executor.transport(), self.pays(executor, stock, &[]).await) {
+            (Transport::Exec, Ok(())) => format!(
+                "{}, where it can be had; else {}",
+                text::transport(Transport::Sidecar),
+                text::transport(Transport::Exec)
+            ),
+            (Transport::Exec, Err(no)) => format!("{} ({no})", text::transport(Transport::Exec)),
+            (transport, _) => text::transport(transport),
+        }
+    }
+
+    /// Whether a sidecar pays for these databases (none: for all).
+    async fn pays(
+        &self,
+        executor: &dyn PgExecutor,
+        stock: bool,
+        databases: &[String],
+    ) -> Result<(), NoSidecar> {
+        let choice = self.settings.transport;
+        let mut now = Situation {
+            mode: executor.context().mode,
+            stock,
+            bytes: Some(u64::MAX),
+        };
+        wants_sidecar(choice, now)?;
+        if choice == TransportChoice::Auto {
+            now.bytes = size(executor, databases).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "the size of the databases");
+                None
+            });
+        }
+        wants_sidecar(choice, now)
+    }
+
     /// The sidecar, or whether one was tried and why there is none.
     async fn sidecar(
         &self,
@@ -82,25 +120,14 @@ impl Session {
         run: &BackupId,
     ) -> Result<SidecarPgExecutor, (bool, NoSidecar)> {
         let settings = &self.settings;
-        let mode = executor.context().mode;
-        // pg_dump writes plain dumps whatever the engine.
-        let stock = settings.engine == EngineChoice::Stock || settings.format == DumpFormat::Plain;
-        let mut now = Situation {
-            mode,
-            stock,
-            bytes: Some(u64::MAX),
+        let stock = match settings.transport {
+            // It does not matter.
+            TransportChoice::Exec | TransportChoice::Sidecar => true,
+            TransportChoice::Auto => engine(settings, executor.as_ref()).await.1 == "stock",
         };
-        let choice = settings.transport;
-        wants_sidecar(choice, now).map_err(|no| (false, no))?;
-        if choice == TransportChoice::Auto {
-            now.bytes = size(executor.as_ref(), databases)
-                .await
-                .unwrap_or_else(|error| {
-                    tracing::debug!(%error, "the size of the databases");
-                    None
-                });
-            wants_sidecar(choice, now).map_err(|no| (false, no))?;
-        }
+        self.pays(executor.as_ref(), stock, databases)
+            .await
+            .map_err(|no| (false, no))?;
         let no_engine = || (true, NoSidecar::new("no container engine answers"));
         let runtime = runtime.ok_or_else(no_engine)?;
         let scratch = settings.data_dir.scratch();

@@ -15,6 +15,7 @@ use crate::executor::{
     ConnectionSettings, DockerPgExecutor, ExecError, Invocation, PgExecutor, PgProgram,
     ProgramInfo, ReapReport, RunningProgram, ScratchDir, Transport,
 };
+use crate::native::{NativeRoute, NoRoute};
 use crate::sandbox::SandboxError;
 use crate::sandbox::container::Boxed;
 
@@ -216,6 +217,10 @@ impl PgExecutor for SidecarPgExecutor {
 
     async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
         self.beside.free_bytes(directory).await
+    }
+
+    async fn native(&self) -> Result<Arc<NativeRoute>, NoRoute> {
+        self.beside.native().await
     }
 }
 
