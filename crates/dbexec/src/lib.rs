@@ -16,6 +16,7 @@ pub mod query;
 pub mod runtime;
 pub mod sandbox;
 pub mod session;
+pub mod sidecar;
 pub mod target;
 pub mod trail;
 
@@ -34,5 +35,6 @@ pub use native::{NativeError, NativeRoute, NativeSession, NoRoute, Route};
 pub use runtime::{ContainerRuntime, RuntimeError};
 pub use sandbox::{Sandbox, SandboxError, SandboxPlace, SandboxSpec, reap_sandboxes};
 pub use session::PsqlSession;
+pub use sidecar::{NoSidecar, SidecarPgExecutor, open_sidecar, reap_sidecars};
 pub use target::TargetSpec;
 pub use trail::{Outcome, Trail, TrailEntry};

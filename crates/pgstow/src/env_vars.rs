@@ -78,6 +78,10 @@ pub(crate) const ENGINE: EnvVar = EnvVar {
     name: "PGSTOW_ENGINE",
     doc: "who moves the rows of a backup: auto, parallel or stock (as --engine)",
 };
+pub(crate) const TRANSPORT: EnvVar = EnvVar {
+    name: "PGSTOW_TRANSPORT",
+    doc: "how pg_dump in a container hands over its bytes: auto, exec or sidecar",
+};
 pub(crate) const RESTORE_ENGINE: EnvVar = EnvVar {
     name: "PGSTOW_RESTORE_ENGINE",
     doc: "who moves the rows of a restore: auto, parallel or stock (as --engine)",
@@ -118,6 +122,7 @@ pub(crate) const ALL: &[EnvVar] = &[
     MAX_CONNECTIONS,
     FORMAT,
     ENGINE,
+    TRANSPORT,
     JOBS,
     VERIFY,
     FINGERPRINT_BUDGET,

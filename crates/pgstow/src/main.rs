@@ -16,6 +16,7 @@ mod render;
 mod session;
 mod settings;
 mod signals;
+mod transport;
 
 fn main() -> std::process::ExitCode {
     app::main()

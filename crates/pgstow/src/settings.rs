@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup::{DumpFormat, EngineChoice, VerifyLevel};
+use dbexec::sidecar::TransportChoice;
 use dbexec::{ConnectionSettings, EnvSnapshot};
 
 use self::layers::{Layers, Origin, SecretRef, Value, read_file};
@@ -72,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) format: DumpFormat,
     /// Who moves the rows of a backup.
     pub(crate) engine: EngineChoice,
+    /// How client programs in a container hand over their bytes.
+    pub(crate) transport: TransportChoice,
     /// Jobs as asked for.
     pub(crate) jobs: Option<u32>,
     pub(crate) verify: VerifyLevel,
@@ -154,6 +157,10 @@ impl Settings {
             pg_bin_dir: layers.path("programs.pg_bin_dir"),
             format,
             engine: engine(&layers, "backup.engine"),
+            transport: layers
+                .text("backup.transport")
+                .and_then(TransportChoice::parse)
+                .unwrap_or_default(),
             jobs: number(&layers, "backup.jobs"),
             verify,
             exclude_table_data: layers.list("backup.exclude_table_data"),

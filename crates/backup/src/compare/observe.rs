@@ -230,7 +230,7 @@ fn arguments(
         // Each byte through an exec stream costs more than its compression.
         Transport::Exec if program.has_zstd && program.major >= 16 => "--compress=zstd:1",
         Transport::Exec => "--compress=1",
-        Transport::Host => "--compress=0",
+        Transport::Host | Transport::Sidecar => "--compress=0",
     };
     let lock_wait = executor.settings().lock_wait_timeout;
     let mut args = vec![

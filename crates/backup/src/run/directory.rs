@@ -1,12 +1,14 @@
 //! A directory archive: pg_dump writes it into a scratch directory next to itself, with several
 //! jobs; its files are then fetched one by one and stored.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use dbexec::executor::{Finished, Input, ScratchDir};
 use dbexec::{Invocation, PgProgram};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
@@ -96,19 +98,16 @@ impl Work<'_> {
             path: path.to_owned(),
             source,
         };
-        let mut names = Vec::new();
-        let listing = std::fs::read_dir(path).map_err(|e| failed("listing", path, e))?;
-        for entry in listing {
-            let entry = entry.map_err(|e| failed("listing", path, e))?;
-            names.push(entry.file_name());
-        }
+        // Its owner may be the user of a container, who could put links in the way of names.
+        let dir = open_directory(path).map_err(|e| failed("listing", path, e))?;
+        let mut names = list(&dir).map_err(|e| failed("listing", path, e))?;
         names.sort();
         let mut files = Vec::new();
         for name in names {
             let path = path.join(&name);
             let name = name.to_str().unwrap_or_default();
             let name = checked_name(name).map_err(|problem| self.bad(operation, problem))?;
-            let file = crate::state::open_file(&path, OFlags::RDONLY)?;
+            let file = open_in(&dir, &name).map_err(|e| failed("opening", &path, e))?;
             let mut reader = tokio::fs::File::from_std(file);
             let mut sink = self.begin(dir_name, &name, operation).await?;
             loop {
@@ -218,6 +217,34 @@ impl Work<'_> {
             .await
             .map_err(|source| stored(operation, source))
     }
+}
+
+fn open_directory(path: &std::path::Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// Names in a directory.
+fn list(dir: &File) -> io::Result<Vec<std::ffi::OsString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(std::ffi::OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Opens a regular file of a directory; no link, nothing that would wait.
+fn open_in(dir: &File, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is no regular file"))
 }
 
 fn stored(operation: &str, source: storage::StoreError) -> BackupError {
@@ -373,6 +400,23 @@ mod tests {
         for cut in (0..tar.len() - 1024).step_by(64) {
             assert!(run(tar[..cut].to_vec()).await.is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn bar_38_links_in_a_scratch_directory_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = root.path().join("d");
+        std::fs::create_dir(&archive).unwrap();
+        std::fs::write(archive.join("toc.dat"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", archive.join("1.dat")).unwrap();
+        std::os::unix::fs::symlink(&archive, root.path().join("link")).unwrap();
+        let dir = open_directory(&archive).unwrap();
+        let mut names = list(&dir).unwrap();
+        names.sort();
+        assert_eq!(names, ["1.dat", "toc.dat"]);
+        assert!(open_in(&dir, "toc.dat").is_ok());
+        assert!(open_in(&dir, "1.dat").is_err() && open_in(&dir, ".").is_err());
+        assert!(open_directory(&root.path().join("link")).is_err());
     }
 
     #[tokio::test]

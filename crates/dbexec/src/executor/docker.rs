@@ -88,6 +88,63 @@ impl DockerPgExecutor {
             }),
         })
     }
+
+    /// Whether the container that was discovered is there and runs.
+    ///
+    /// # Errors
+    /// [`ExecError::ContainerChanged`] with what was found instead, or the engine's failure.
+    pub(crate) async fn check_running(&self) -> Result<(), ExecError> {
+        match self.inner.runtime.inspect(&self.inner.id).await {
+            Ok(now) if now.state == ContainerState::Running => Ok(()),
+            Ok(_) | Err(RuntimeError::NotFound { .. }) => Err(self.inner.changed().await),
+            Err(error) => Err(self.inner.failed("looking at the container", error)),
+        }
+    }
+
+    /// Runs a constant script with positional arguments to its end and returns its output.
+    pub(crate) async fn run_script(
+        &self,
+        script: &'static str,
+        args: &[&str],
+    ) -> Result<String, ExecError> {
+        self.inner.script(script, args).await
+    }
+
+    /// Starts a program whose standard output goes into a FIFO of the container, where one is
+    /// named; `wrap` then brings it back among the other output.
+    pub(crate) async fn start_wrapped(
+        &self,
+        invocation: Invocation,
+        into: Option<String>,
+        wrap: impl FnOnce(Exec) -> Box<dyn Process>,
+    ) -> Result<RunningProgram, ExecError> {
+        let creds = invocation.database.as_ref().map(|database| {
+            let mut creds = self.inner.context.creds.clone();
+            creds.database.clone_from(database);
+            creds
+        });
+        let wanted = Wanted {
+            program: invocation.program,
+            args: invocation.args,
+            database: invocation.database,
+            stdin: matches!(invocation.input, Input::Stream(_)),
+            application_name: invocation
+                .application_name
+                .unwrap_or_else(|| self.inner.settings.application_name.clone()),
+            into,
+        };
+        let process = self.inner.start_process(wanted).await?;
+        let plan = Plan {
+            program: invocation.program,
+            creds,
+            input: invocation.input,
+            cancel: invocation.cancel,
+            stall_after: self.inner.settings.stall_after,
+            on_stderr: invocation.on_stderr,
+            busy: invocation.busy,
+        };
+        Ok(launch(wrap(process), plan))
+    }
 }
 
 impl Inner {
@@ -357,8 +414,14 @@ impl Inner {
             .copied()
             .filter(|name| !keep.contains(name))
             .collect();
-        let mut argv = vec!["sh".to_owned(), "-c".to_owned(), scripts::LAUNCH.to_owned()];
-        argv.extend(["pgstow".to_owned(), unset.join(" "), path]);
+        let script = match wanted.into {
+            None => scripts::LAUNCH,
+            Some(_) => scripts::LAUNCH_INTO,
+        };
+        let mut argv = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        argv.extend(["pgstow".to_owned(), unset.join(" ")]);
+        argv.extend(wanted.into.clone());
+        argv.push(path);
         argv.extend(wanted.args.iter().cloned());
         Ok(ExecSpec {
             argv,
@@ -392,10 +455,12 @@ struct Wanted {
     database: Option<String>,
     stdin: bool,
     application_name: String,
+    /// FIFO of the container that takes standard output in place of the engine's stream.
+    into: Option<String>,
 }
 
 /// A program in the container.
-struct Exec {
+pub(crate) struct Exec {
     inner: Arc<Inner>,
     program: PgProgram,
     session: ExecSession,
@@ -566,31 +631,8 @@ impl PgExecutor for DockerPgExecutor {
     }
 
     async fn start(&self, invocation: Invocation) -> Result<RunningProgram, ExecError> {
-        let creds = invocation.database.as_ref().map(|database| {
-            let mut creds = self.inner.context.creds.clone();
-            creds.database.clone_from(database);
-            creds
-        });
-        let wanted = Wanted {
-            program: invocation.program,
-            args: invocation.args,
-            database: invocation.database,
-            stdin: matches!(invocation.input, Input::Stream(_)),
-            application_name: invocation
-                .application_name
-                .unwrap_or_else(|| self.inner.settings.application_name.clone()),
-        };
-        let process = self.inner.start_process(wanted).await?;
-        let plan = Plan {
-            program: invocation.program,
-            creds,
-            input: invocation.input,
-            cancel: invocation.cancel,
-            stall_after: self.inner.settings.stall_after,
-            on_stderr: invocation.on_stderr,
-            busy: invocation.busy,
-        };
-        Ok(launch(Box::new(process), plan))
+        self.start_wrapped(invocation, None, |process| Box::new(process))
+            .await
     }
 
     async fn scratch_create(&self) -> Result<ScratchDir, ExecError> {

@@ -51,6 +51,14 @@ pub enum ExecError {
         /// What was found instead.
         found: String,
     },
+    /// The container that client programs ran in is gone; the server may well be there.
+    #[error("container {name}, in which the client programs ran, is gone: {found}")]
+    SidecarLost {
+        /// Its name.
+        name: String,
+        /// What was found.
+        found: String,
+    },
     /// Another server answers where the discovered one was.
     #[error("another server answers at {target}: system identifier {found}, expected {expected}")]
     ServerChanged {
@@ -213,6 +221,7 @@ impl ExecError {
         match self {
             Self::Runtime { source, .. } => source.code(),
             Self::ContainerChanged { .. } | Self::ServerChanged { .. } => codes::CONTAINER_CHANGED,
+            Self::SidecarLost { .. } => codes::RUNTIME_FAILED,
             Self::ProgramMissing { .. } => codes::PROGRAM_MISSING,
             Self::ProgramTooOld { .. } => codes::PROGRAM_TOO_OLD,
             Self::Stalled { .. } => codes::PROGRAM_STALLED,

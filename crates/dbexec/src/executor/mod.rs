@@ -2,7 +2,7 @@
 
 mod classify;
 mod docker;
-mod drive;
+pub(crate) mod drive;
 mod environment;
 mod error;
 mod host;
@@ -13,7 +13,7 @@ mod reader;
 mod scripts;
 mod sessions;
 pub(crate) mod space;
-mod stderr;
+pub(crate) mod stderr;
 mod types;
 
 pub use docker::DockerPgExecutor;

@@ -12,6 +12,19 @@ printf 'pgstow-pid %s\n' "$$" >&2
 exec "$@"
 "#;
 
+/// As [`LAUNCH`], with standard output into the FIFO `$2`, which is there and which nobody but its
+/// reader opened.
+pub(crate) const LAUNCH_INTO: &str = r#"
+for name in $1; do unset "$name"; done
+into=$2
+shift 2
+for dir in /usr/local/pgsql/bin /opt/bitnami/postgresql/bin /usr/pgsql-*/bin /usr/lib/postgresql/*/bin; do
+  if [ -d "$dir" ]; then PATH="$dir:$PATH"; fi
+done
+printf 'pgstow-pid %s\n' "$$" >&2
+exec "$@" >"$into"
+"#;
+
 /// Prints a line for each directory (arguments: patterns) that holds pg_dump or psql: directory,
 /// version, programs, whether pg_dump can write zstd. That is learnt from how it fails to connect
 /// to a directory that does not exist: an unknown compression is refused before.

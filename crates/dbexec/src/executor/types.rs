@@ -54,6 +54,9 @@ impl fmt::Display for PgProgram {
 pub enum Transport {
     /// `docker exec` in the server's container.
     Exec,
+    /// A short-lived container of the same image in the server's network, which shares a spool
+    /// directory with this process.
+    Sidecar,
     /// A child process of this host.
     Host,
 }

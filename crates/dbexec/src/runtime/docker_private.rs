@@ -6,7 +6,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerSummaryStateEnum, HealthConfig, HostConfig, HostConfigLogConfig,
-    ResourcesUlimits,
+    Mount, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::docker::{failed, frame};
-use super::private::{Attached, ImageDetails, LabelledContainer, PrivateContainer};
+use super::private::{Attached, ImageDetails, LabelledContainer, PrivateContainer, PrivateNetwork};
 use super::types::RuntimeError;
 
 pub(crate) async fn image(
@@ -40,13 +40,30 @@ pub(crate) async fn create(
 ) -> Result<String, RuntimeError> {
     let bytes = |count: u64| i64::try_from(count).ok();
     let host = HostConfig {
-        memory: bytes(wanted.memory_bytes),
+        memory: wanted.memory_bytes.and_then(bytes),
         // The same as memory: no swap.
-        memory_swap: bytes(wanted.memory_bytes),
+        memory_swap: wanted.memory_bytes.and_then(bytes),
         nano_cpus: wanted.cpus.map(nano),
         pids_limit: Some(wanted.processes.into()),
-        shm_size: bytes(wanted.shared_memory_bytes),
-        network_mode: Some("none".to_owned()),
+        shm_size: wanted.shared_memory_bytes.and_then(bytes),
+        network_mode: Some(match &wanted.network {
+            PrivateNetwork::None => "none".to_owned(),
+            PrivateNetwork::Of(id) => format!("container:{id}"),
+        }),
+        // Not `binds`: the engine would make a directory that is not there.
+        mounts: wanted.bind.as_ref().map(|bind| {
+            vec![Mount {
+                typ: Some(MountType::BIND),
+                source: Some(bind.from.display().to_string()),
+                target: Some(bind.to.clone()),
+                ..Mount::default()
+            }]
+        }),
+        readonly_rootfs: Some(wanted.read_only),
+        tmpfs: wanted.read_only.then(|| {
+            let options = "rw,nosuid,nodev,noexec,size=16m,mode=1777";
+            HashMap::from([("/tmp".to_owned(), options.to_owned())])
+        }),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         auto_remove: Some(true),
@@ -87,7 +104,7 @@ pub(crate) async fn create(
         // The engine closes it when whoever is attached goes away.
         stdin_once: Some(true),
         tty: Some(false),
-        network_disabled: Some(true),
+        network_disabled: (wanted.network == PrivateNetwork::None).then_some(true),
         healthcheck: Some(HealthConfig {
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()

@@ -12,7 +12,9 @@ mod types;
 pub use connect::connect_runtime;
 pub use docker::DockerRuntime;
 pub use endpoint::EndpointInput;
-pub use private::{Attached, ImageDetails, LabelledContainer, PrivateContainer};
+pub use private::{
+    Attached, BindMount, ImageDetails, LabelledContainer, PrivateContainer, PrivateNetwork,
+};
 pub use types::{
     ContainerDetails, ContainerRuntime, ContainerState, ContainerSummary, ExecSession, ExecSpec,
     ExecStatus, Frame, PublishedPort, PutFile, RuntimeError,

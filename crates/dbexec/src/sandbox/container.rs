@@ -1,4 +1,4 @@
-//! A throw-away server in a container of its own.
+//! A throw-away server in a container of its own, and how such a container is started.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::owner;
 use super::settings;
 use super::spec::SandboxSpec;
 use crate::context::ContainerIdentity;
-use crate::runtime::{ContainerRuntime, PrivateContainer, RuntimeError};
+use crate::runtime::{ContainerRuntime, PrivateContainer, PrivateNetwork, RuntimeError};
 
 /// Most processes: sessions of a parallel restore, and room.
 const PROCESSES: u32 = 512;
@@ -44,24 +44,39 @@ pub(crate) async fn start(
         "" | "root" | "0" | "root:root" | "0:0" => "postgres".to_owned(),
         user => user.to_owned(),
     };
-    let name = format!(
-        "pgstow-sandbox-{}-{:06x}",
-        spec.run_id,
-        rand::random_range(0..1_u32 << 24)
-    );
-    let mut wanted = PrivateContainer {
-        name: name.clone(),
+    let wanted = PrivateContainer {
+        name: unique_name("pgstow-sandbox", &spec.run_id),
         // By content, so that what was looked at is what runs.
-        image: found.digest.clone(),
+        image: found.digest,
         user,
         argv: [vec!["sh".to_owned()], script].concat(),
         env: settings::locale(&spec.env),
-        labels: owner::labels(&spec.run_id),
-        memory_bytes: spec.memory_bytes,
+        labels: owner::labels(owner::SANDBOX_LABEL, &spec.run_id),
+        network: PrivateNetwork::None,
+        bind: None,
+        read_only: false,
+        memory_bytes: Some(spec.memory_bytes),
         cpus: Some(spec.cpus),
         processes: PROCESSES,
-        shared_memory_bytes: spec.memory_bytes / 2,
+        shared_memory_bytes: Some(spec.memory_bytes / 2),
     };
+    launch(runtime, image, wanted).await
+}
+
+/// A name that no other container has.
+pub(crate) fn unique_name(kind: &str, run_id: &str) -> String {
+    let tail = rand::random_range(0..1_u32 << 24);
+    format!("{kind}-{run_id}-{tail:06x}")
+}
+
+/// Makes and starts a container of pgstow's own; what was made is removed when a step fails.
+/// `image` is its name for people, `wanted` has it by content.
+pub(crate) async fn launch(
+    runtime: &Arc<dyn ContainerRuntime>,
+    image: &str,
+    mut wanted: PrivateContainer,
+) -> Result<(Boxed, Line), SandboxError> {
+    let engine = |operation| move |source| SandboxError::Engine { operation, source };
     let created = match runtime.create(&wanted).await {
         // More than the engine's machine has (`as there are only 2 CPUs available`) is no limit.
         // An engine that cannot limit them still takes the other walls.
@@ -77,9 +92,9 @@ pub(crate) async fn start(
         runtime: Arc::clone(runtime),
         identity: ContainerIdentity {
             id: id.clone(),
-            name,
+            name: wanted.name,
             image: image.to_owned(),
-            image_digest: found.digest,
+            image_digest: wanted.image,
             compose: None,
         },
     };

@@ -186,12 +186,12 @@ fn understand(line: &str) -> Option<State> {
 
 /// Lines out of pieces, each bounded.
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     partial: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&mut self, piece: &[u8], mut each: impl FnMut(&str)) {
+    pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(&str)) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match part.split_last() {
                 Some((b'\n', text)) => (text, true),

@@ -1,11 +1,11 @@
 //! Throw-away servers: made for one proof, cut off from every network, removed on every path, also
 //! when pgstow itself is killed. See `docs/adr/0006-throw-away-server.md`.
 
-mod container;
+pub(crate) mod container;
 mod error;
 mod host;
-mod keeper;
-mod owner;
+pub(crate) mod keeper;
+pub(crate) mod owner;
 mod running;
 mod settings;
 mod spec;

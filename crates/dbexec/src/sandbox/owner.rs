@@ -1,4 +1,4 @@
-//! Whose a throw-away server is, and the end of those whose owner is gone.
+//! Whose a container of pgstow's own is, and the end of those whose owner is gone.
 
 use std::collections::BTreeMap;
 
@@ -61,11 +61,11 @@ fn start_of(pid: u32) -> Option<String> {
     fields.split_whitespace().nth(19).map(str::to_owned)
 }
 
-/// Labels of a throw-away server of this process.
-pub(crate) fn labels(run_id: &str) -> BTreeMap<String, String> {
+/// Labels of a container of this process; `label` says what it is for.
+pub(crate) fn labels(label: &'static str, run_id: &str) -> BTreeMap<String, String> {
     let owner = Owner::this();
     [
-        (SANDBOX_LABEL, run_id.to_owned()),
+        (label, run_id.to_owned()),
         // Discovery never offers it.
         (ENABLE_LABEL, "false".to_owned()),
         (HOST_LABEL, owner.host),
@@ -107,9 +107,14 @@ fn is_orphan(
 /// # Errors
 /// When the engine cannot be asked. One that cannot be removed is left for the next time.
 pub async fn reap_sandboxes(runtime: &dyn ContainerRuntime) -> Result<u32, RuntimeError> {
+    reap(runtime, SANDBOX_LABEL).await
+}
+
+/// Removes containers with a label of ours whose owner is gone, and returns how many there were.
+pub(crate) async fn reap(runtime: &dyn ContainerRuntime, label: &str) -> Result<u32, RuntimeError> {
     let this = Owner::this();
     let mut count = 0;
-    for container in runtime.labelled(SANDBOX_LABEL).await? {
+    for container in runtime.labelled(label).await? {
         if !is_orphan(&container.labels, container.running, &this, &start_of) {
             continue;
         }
@@ -131,7 +136,7 @@ mod tests {
     fn who_is_an_orphan() {
         let this = Owner::this();
         assert!(!this.boot.is_empty() && !this.space.is_empty() && !this.start.is_empty());
-        let mine = labels("run-1");
+        let mine = labels(SANDBOX_LABEL, "run-1");
         assert_eq!(Owner::read(&mine).as_ref(), Some(&this));
         assert_eq!(mine.get("pgstow.enable").map(String::as_str), Some("false"));
         assert!(!is_orphan(&mine, true, &this, &start_of), "its owner lives");

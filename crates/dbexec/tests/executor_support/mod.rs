@@ -12,7 +12,7 @@ use dbexec::{
 use testkit::PgContainer;
 
 /// The engine of this machine.
-async fn runtime() -> Arc<dyn ContainerRuntime> {
+pub(crate) async fn runtime() -> Arc<dyn ContainerRuntime> {
     Arc::new(
         connect_runtime(&EndpointInput::default())
             .await
@@ -26,11 +26,18 @@ pub(crate) async fn executor(
     major: u32,
     run: &str,
 ) -> Arc<dyn PgExecutor> {
+    executor_of(container.id(), container.password(), major, run).await
+}
+
+/// As [`executor`], by the id of the container.
+pub(crate) async fn executor_of(
+    id: &str,
+    password: &str,
+    major: u32,
+    run: &str,
+) -> Arc<dyn PgExecutor> {
     let runtime = runtime().await;
-    let details = runtime
-        .inspect(container.id())
-        .await
-        .expect("it can be inspected");
+    let details = runtime.inspect(id).await.expect("it can be inspected");
     let context = DbContext {
         mode: DbMode::InContainer,
         creds: DbCreds {
@@ -38,7 +45,7 @@ pub(crate) async fn executor(
             port: 5432,
             database: "postgres".to_owned(),
             user: "postgres".to_owned(),
-            password: Some(container.password().into()),
+            password: Some(password.to_owned().into()),
             tls: TlsOptions::default(),
         },
         source: CredentialSource::Explicit,

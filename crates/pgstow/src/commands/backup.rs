@@ -36,7 +36,11 @@ pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, Comm
     let id = session.run_id();
     let server = session.discover(explicit, &id).await?;
     let context = server.context.clone();
+    let runtime = server.runtime.clone();
     let executor = session.open(server, &id).await?;
+    let chosen = session
+        .transport(executor, runtime, &options.databases, &id)
+        .await;
     let mut renderer = Renderer::new(&session.printer);
     // Only for the time that is left, so a catalogue that cannot be read is told elsewhere.
     if session.printer.bars().is_some()
@@ -46,7 +50,7 @@ pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, Comm
     }
     let done = back_up(
         &repository,
-        &executor,
+        &chosen.executor,
         id,
         &options,
         &renderer,
@@ -54,6 +58,7 @@ pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, Comm
     )
     .await;
     renderer.clear();
+    chosen.close(&session.printer).await;
     let report = done?;
     session.measure(|metrics| metrics.backup(&report));
     // The backup is there; losing this convenience must not make it look failed.

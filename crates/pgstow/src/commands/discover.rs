@@ -1,6 +1,6 @@
 //! `pgstow discover`: which server, where each field of the login came from, what was tried.
 
-mod would_use;
+pub(crate) mod would_use;
 
 use dbexec::discover::Found;
 use dbexec::executor::ProgramInfo;

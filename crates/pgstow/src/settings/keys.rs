@@ -127,6 +127,11 @@ pub(crate) const KEYS: &[Key] = &[
         Some(env_vars::FORMAT),
     ),
     key("backup.engine", ENGINES, Some(env_vars::ENGINE)),
+    key(
+        "backup.transport",
+        Kind::Choice(&["auto", "exec", "sidecar"]),
+        Some(env_vars::TRANSPORT),
+    ),
     key("backup.jobs", Kind::Number(1, 256), Some(env_vars::JOBS)),
     key(
         "backup.verify",

@@ -249,3 +249,19 @@ fn backup_and_restore_have_an_engine_each() {
     let wrong = resolve("", &[("PGSTOW_ENGINE", "fast")], &["backup"]);
     assert!(wrong.is_err());
 }
+
+#[test]
+fn the_transport_of_a_backup_is_set_in_files_and_environment() {
+    use dbexec::sidecar::TransportChoice;
+    let with = |text: &str, env: &[(&str, &str)]| resolve(text, env, &["backup"]);
+    let none = with("", &[]).unwrap();
+    assert_eq!(none.transport, TransportChoice::Auto);
+    let file = "[backup]\ntransport = \"exec\"";
+    assert_eq!(with(file, &[]).unwrap().transport, TransportChoice::Exec);
+    let env = [("PGSTOW_TRANSPORT", "sidecar")];
+    assert_eq!(
+        with(file, &env).unwrap().transport,
+        TransportChoice::Sidecar
+    );
+    assert!(with("", &[("PGSTOW_TRANSPORT", "pigeon")]).is_err());
+}

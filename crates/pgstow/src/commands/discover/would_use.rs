@@ -33,28 +33,35 @@ pub(super) async fn would_use(
     session: &Session,
     executor: &dyn PgExecutor,
 ) -> Result<WouldUse, CommandError> {
-    let looked = session
+    let (route, engine, reason) = session
         .interrupts
-        .guard("looking for a route", executor.native())
+        .guard("looking for a route", engine(&session.settings, executor))
         .await?;
-    let route = match &looked {
-        Ok(native) => Ok(native.route().to_string()),
-        Err(none) => Err(one_line(none)),
-    };
-    let most = executor.settings().max_connections;
-    let (engine, reason) = decide(
-        &session.settings,
-        executor.context().mode,
-        executor.context().server.major(),
-        most,
-        &route,
-    );
     Ok(WouldUse {
-        transport: text::transport(executor.transport()),
+        transport: session.transport_words(executor, engine == "stock").await,
         route: route.ok(),
         engine,
         reason,
     })
+}
+
+/// Route or why there is none, engine, and the reason for it.
+pub(crate) async fn engine(
+    settings: &Settings,
+    executor: &dyn PgExecutor,
+) -> (Result<String, String>, &'static str, String) {
+    let route = match executor.native().await {
+        Ok(native) => Ok(native.route().to_string()),
+        Err(none) => Err(one_line(&none)),
+    };
+    let (engine, reason) = decide(
+        settings,
+        executor.context().mode,
+        executor.context().server.major(),
+        executor.settings().max_connections,
+        &route,
+    );
+    (route, engine, reason)
 }
 
 /// Engine and reason.
