@@ -1,4 +1,5 @@
-//! Read and check the archive formats of pg_dump: custom, directory, tar and plain.
+//! Read and check the archive formats of pg_dump: custom, directory, tar and plain; write custom and
+//! directory archives around its table of contents.
 //!
 //! Everything streams over [`std::io::Read`] in bounded memory: no length found in a file is
 //! trusted, no more is kept than a few dozen bytes for each table, and hostile input ends in an
@@ -22,9 +23,11 @@ mod primitives;
 mod rows;
 mod select;
 mod sql;
+mod stream;
 mod summary;
 mod tar;
 mod toc;
+mod write;
 
 pub use catalogue::{
     Catalogue, CatalogueDifference, CatalogueObject, DifferenceKind, read_catalogue,
@@ -38,6 +41,14 @@ pub use options::{CheckOptions, Fingerprints};
 pub use plain::{PlainKind, PlainSummary, WithoutRanges, check_plain, open_plain};
 pub use select::{Pattern, PatternError, Selected, Selection, list_file, select};
 pub use sql::{SqlStatement, SqlToken, split_statements};
+pub use stream::{
+    DataConsumer, DirectoryEntry, RowsEntry, read_directory_entries, read_large_object_list,
+    stream_custom, stream_directory_large_object, stream_directory_rows,
+};
 pub use summary::{ArchiveSummary, SequenceValue, TableData};
 pub use tar::check_tar;
 pub use toc::{DataPosition, Section, Toc, TocEntry, read_toc};
+pub use write::{
+    DumpData, DumpDataKind, DumpToc, EntryWriter, LargeObjectEncoder, LargeObjectsSummary,
+    LargeObjectsWriter, UnitEncoder, UnitSummary, WriteFormat, copy_toc, toc_without_data,
+};

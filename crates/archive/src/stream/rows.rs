@@ -1,0 +1,1 @@
+//! Rows without their terminator.

@@ -1,0 +1,1 @@
+//! The checksum of zlib streams over parts whose own checksums are known.
