@@ -7,9 +7,15 @@
 mod cancel;
 mod copy_in;
 mod copy_out;
+mod dial;
 mod error;
+mod login;
+mod message;
+mod quote;
 mod route;
 mod session;
+mod stream;
+mod wire;
 
 pub use cancel::Canceller;
 pub use copy_in::CopyIn;
