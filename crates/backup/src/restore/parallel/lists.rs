@@ -123,10 +123,11 @@ fn objects_to_make(
     for entry in toc.entries.iter().filter(|entry| chosen(entry.dump_id)) {
         let oids: Option<Vec<u32>> = match entry.kind.as_str() {
             "BLOB" => entry.name.parse().ok().map(|oid| vec![oid]),
-            "BLOB METADATA" => entry
-                .definition
-                .as_deref()
-                .and_then(|list| list.split_whitespace().map(|oid| oid.parse().ok()).collect()),
+            "BLOB METADATA" => entry.definition.as_deref().and_then(|list| {
+                list.split_whitespace()
+                    .map(|oid| oid.parse().ok())
+                    .collect()
+            }),
             _ => continue,
         };
         let owner = entry.owner.clone().filter(|_| keep_owner);
@@ -146,7 +147,7 @@ fn objects_to_make(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use archive::{DataPosition, DumpTime, Header};
 
     use super::*;
@@ -181,7 +182,7 @@ mod tests {
         }
     }
 
-    fn header() -> Header {
+    pub(in super::super) fn header() -> Header {
         Header {
             version: archive::ArchiveVersion {
                 major: 1,

@@ -17,5 +17,5 @@ mod run;
 mod settings;
 mod source;
 
-pub(super) use choose::{RowsWay, choose};
-pub(super) use run::{Prepared, prepare};
+pub(super) use choose::{Facts, RowsWay, choose};
+pub(super) use run::prepare;

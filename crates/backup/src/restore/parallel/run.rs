@@ -94,16 +94,17 @@ fn tell(filling: &Filling<'_>, reason: &str) {
 }
 
 /// Opens the sessions; the error is the reason why not.
-async fn open(
-    filling: &Filling<'_>,
-    wanted: u32,
-) -> Result<(Vec<NativeSession>, String), String> {
+async fn open(filling: &Filling<'_>, wanted: u32) -> Result<(Vec<NativeSession>, String), String> {
     let Some(toc) = &filling.work.checked.toc else {
         return Err("there is no table of contents".to_owned());
     };
-    let settings = settings::of_session(toc, filling.work.target_major)
-        .map_err(|error| in_words(&error))?;
-    let route = filling.executor.native().await.map_err(|none| none.to_string())?;
+    let settings =
+        settings::of_session(toc, filling.work.target_major).map_err(|error| in_words(&error))?;
+    let route = filling
+        .executor
+        .native()
+        .await
+        .map_err(|none| none.to_string())?;
     let mut sessions = Vec::new();
     for number in 1..=wanted {
         let name = format!("fill-{number}");
@@ -149,8 +150,15 @@ impl Filling<'_> {
                 .await
                 .map_err(|source| exec("creating the extensions", source))?;
         }
-        self.pass_of(&mut beside, scratch, "before", &lists.before, 1, &mut filled)
-            .await?;
+        self.pass_of(
+            &mut beside,
+            scratch,
+            "before",
+            &lists.before,
+            1,
+            &mut filled,
+        )
+        .await?;
         self.go_on()?;
         let mut sessions = prepared.sessions;
         make_objects(&mut sessions, &lists).await?;
@@ -160,8 +168,15 @@ impl Filling<'_> {
             .await?;
         let most = self.executor.settings().max_connections.saturating_sub(1);
         let jobs = jobs.min(most).max(1);
-        self.pass_of(&mut beside, scratch, "after", &lists.after, jobs, &mut filled)
-            .await?;
+        self.pass_of(
+            &mut beside,
+            scratch,
+            "after",
+            &lists.after,
+            jobs,
+            &mut filled,
+        )
+        .await?;
         if let Some(early) = &self.work.decision.early {
             early::finish(self.executor, database, early)
                 .await
@@ -200,7 +215,9 @@ impl Filling<'_> {
             return Ok(());
         }
         self.go_on()?;
-        let list = self.list(Some(scratch), &format!("{name}.list"), ids).await?;
+        let list = self
+            .list(Some(scratch), &format!("{name}.list"), ids)
+            .await?;
         beside.list = Some(list);
         let said = self.pass(beside, jobs, &Arc::default()).await?;
         filled.stderr.extend(said.stderr);
@@ -224,12 +241,7 @@ impl Filling<'_> {
 
     /// Streams the source and fills tables and large objects.
     async fn rows(&self, sessions: Vec<NativeSession>, lists: &Lists) -> Result<(), BackupError> {
-        let wanted: HashSet<i32> = lists
-            .rows
-            .keys()
-            .chain(&lists.contents)
-            .copied()
-            .collect();
+        let wanted: HashSet<i32> = lists.rows.keys().chain(&lists.contents).copied().collect();
         if wanted.is_empty() {
             for session in sessions {
                 session.close().await;
@@ -314,7 +326,7 @@ async fn move_rows(
     for (session, lane) in lanes {
         running.spawn(lane.run(session, stop.clone()));
     }
-    let mut failed = None;
+    let (mut failed, mut stopped_early) = (None, false);
     while let Some(ended) = running.join_next().await {
         let stopped = match ended {
             Ok(Ok(())) => continue,
@@ -326,6 +338,7 @@ async fn move_rows(
             }),
         };
         stop.cancel();
+        stopped_early = true;
         failed = failed.or(stopped);
     }
     let decoded = decoding.await;
@@ -333,6 +346,7 @@ async fn move_rows(
         return Err(error);
     }
     Ok(match decoded {
+        Ok(Ok(_)) if stopped_early => Decoded::Failed("a session ended early".to_owned()),
         Ok(Ok(_)) => Decoded::All,
         Ok(Err(error)) => Decoded::Failed(in_words(&error)),
         Err(panic) => Decoded::Failed(panic.to_string()),
@@ -340,10 +354,7 @@ async fn move_rows(
 }
 
 /// Makes the large objects that pg_restore was not asked to make.
-async fn make_objects(
-    sessions: &mut [NativeSession],
-    lists: &Lists,
-) -> Result<(), BackupError> {
+async fn make_objects(sessions: &mut [NativeSession], lists: &Lists) -> Result<(), BackupError> {
     let Some(session) = sessions.first_mut() else {
         return Ok(());
     };
