@@ -36,6 +36,10 @@ pub(crate) enum Part<'a> {
     },
 }
 
+/// Takes the parts; the reader stands behind the part.
+pub(crate) type Each<'a, R> =
+    dyn FnMut(&mut ArchiveReader<R>, Part<'_>) -> Result<(), ArchiveError> + 'a;
+
 /// What a walk over a table of contents found.
 pub(crate) struct Walked {
     pub(crate) summary: ArchiveSummary,
@@ -51,7 +55,7 @@ pub(crate) fn walk<R: Read>(
     reader: &mut ArchiveReader<R>,
     kind: Option<ArchiveKind>,
     options: &CheckOptions<'_>,
-    each: &mut dyn FnMut(&mut ArchiveReader<R>, Part<'_>) -> Result<(), ArchiveError>,
+    each: &mut Each<'_, R>,
 ) -> Result<Walked, ArchiveError> {
     let mut toc = TocReader::begin(reader)?;
     if let Some(kind) = kind

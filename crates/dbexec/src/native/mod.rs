@@ -9,6 +9,7 @@ mod copy_in;
 mod copy_out;
 mod dial;
 mod error;
+pub(crate) mod find;
 mod login;
 mod message;
 mod quote;
