@@ -6,6 +6,7 @@ mod reading;
 mod report;
 mod rig;
 mod run;
+mod writing;
 
 pub(crate) use reading::run as run_reading;
 pub(crate) use run::run;
