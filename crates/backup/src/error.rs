@@ -25,7 +25,7 @@ pub enum BackupError {
         operation: String,
         /// The session's failure.
         #[source]
-        source: dbexec::NativeError,
+        source: Box<dbexec::NativeError>,
     },
     /// The store failed.
     #[error("{operation} failed")]

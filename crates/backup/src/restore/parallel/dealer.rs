@@ -131,8 +131,8 @@ impl Dealer {
         if parts.is_empty() {
             return Ok(());
         }
-        // The statement has two characters for a byte.
-        let room = self.room((bytes + parts.len() * 64) * 3)?;
+        // They are there once more in the format in which they are sent.
+        let room = self.room((bytes + parts.len() * 64) * 2)?;
         let queue = self.objects.inside.unwrap_or_else(|| self.idlest());
         // What follows of the same object comes after it.
         self.objects.inside = self.objects.current.map(|_| queue);

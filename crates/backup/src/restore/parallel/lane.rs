@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dbexec::NativeSession;
+use dbexec::{NativeError, NativeSession};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,8 @@ impl Queue {
 pub(super) struct Lane {
     work: mpsc::UnboundedReceiver<Work>,
     waiting: Arc<AtomicU64>,
+    /// Whether the session has its table for parts of large objects.
+    prepared: bool,
 }
 
 /// A queue. What is in it is bounded by the [`Room`] that messages hold.
@@ -92,6 +94,7 @@ pub(super) fn queue() -> (Queue, Lane) {
     let lane = Lane {
         work: receiver,
         waiting,
+        prepared: false,
     };
     (queue, lane)
 }
@@ -148,7 +151,8 @@ impl Lane {
             match work {
                 Work::Begin(table) => self.table(session, &table).await?,
                 Work::Objects(parts, _room) => {
-                    fill_objects(session, &parts).await?;
+                    let prepared = std::mem::replace(&mut self.prepared, true);
+                    fill_objects(session, &parts, prepared).await?;
                     self.sent(bytes);
                 }
                 Work::Rows(..) | Work::End => {
@@ -160,10 +164,10 @@ impl Lane {
     }
 
     async fn table(&mut self, session: &mut NativeSession, table: &Table) -> Result<(), Stopped> {
-        let failed = |source| {
+        let failed = |source: NativeError| {
             Stopped::Failed(BackupError::Native {
                 operation: format!("filling {}", table.label),
-                source,
+                source: Box::new(source),
             })
         };
         let mut copy = session.copy_in(&table.statement).await.map_err(failed)?;
@@ -197,18 +201,27 @@ impl Lane {
     }
 }
 
-async fn fill_objects(session: &mut NativeSession, parts: &[Part]) -> Result<(), Stopped> {
-    let failed = |source| {
+async fn fill_objects(
+    session: &mut NativeSession,
+    parts: &[Part],
+    prepared: bool,
+) -> Result<(), Stopped> {
+    let filled = async {
+        if !prepared {
+            session.batch(objects::PREPARE).await?;
+        }
+        let mut copy = session.copy_in(objects::TAKE).await?;
+        copy.send(&objects::binary(parts)).await?;
+        copy.finish().await?;
+        session.query(objects::FILL).await
+    };
+    let answer = filled.await.map_err(|source: NativeError| {
         let first = parts.first().map(|part| part.oid).unwrap_or_default();
         Stopped::Failed(BackupError::Native {
             operation: format!("filling large objects ({first} and following)"),
-            source,
+            source: Box::new(source),
         })
-    };
-    let answer = session
-        .query(&objects::filling(parts))
-        .await
-        .map_err(failed)?;
+    })?;
     match number(&answer) {
         Some(number) if number == parts.len() as u64 => Ok(()),
         other => Err(Stopped::Failed(BackupError::ArchiveIncomplete {

@@ -1,7 +1,5 @@
 //! Large objects in batches: made with their owners, and filled.
 
-use std::fmt::Write as _;
-
 /// Objects of one statement that makes them.
 const MADE_AT_ONCE: usize = 5_000;
 /// Parts of one statement that fills objects.
@@ -45,28 +43,40 @@ pub(super) fn making(owner: Option<&str>, oids: &[u32]) -> Vec<Making> {
     batches.collect()
 }
 
-/// A statement that fills parts of objects and answers how many.
-pub(super) fn filling(parts: &[Part]) -> String {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
-    let mut sql = String::with_capacity(bytes * 2 + parts.len() * 64 + 200);
-    sql.push_str("SELECT pg_catalog.count(pg_catalog.lo_put(o, p, d)) FROM (VALUES ");
-    for (number, part) in parts.iter().enumerate() {
-        let comma = if number == 0 { "" } else { "," };
-        // Writing into a String does not fail.
-        let _ = write!(
-            sql,
-            "{comma}('{}'::pg_catalog.oid,'{}'::pg_catalog.int8,'\\x",
-            part.oid, part.at
-        );
-        for byte in &part.bytes {
-            sql.push(char::from(HEX[usize::from(byte >> 4)]));
-            sql.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-        sql.push_str("'::pg_catalog.bytea)");
+/// Makes the table that parts of objects go to on their way: rows of COPY's binary format are taken
+/// faster than literals of a statement. Values of one page and less stay in its rows.
+pub(super) const PREPARE: &str = "\
+CREATE TEMPORARY TABLE pgstow_parts (o pg_catalog.oid, p pg_catalog.int8, d pg_catalog.bytea) \
+  WITH (toast_tuple_target = 8160);
+ALTER TABLE pg_temp.pgstow_parts ALTER COLUMN d SET STORAGE EXTERNAL;";
+/// Takes parts.
+pub(super) const TAKE: &str = "COPY pg_temp.pgstow_parts FROM STDIN (FORMAT binary)";
+/// Fills the objects with what was taken and answers how many parts.
+pub(super) const FILL: &str = "\
+SELECT pg_catalog.count(pg_catalog.lo_put(o, p, d)) FROM pg_temp.pgstow_parts;
+TRUNCATE pg_temp.pgstow_parts";
+
+/// Parts in COPY's binary format: signature, flags, and of each row the number of fields and the
+/// fields with their lengths.
+pub(super) fn binary(parts: &[Part]) -> Vec<u8> {
+    const ROW: usize = 2 + 4 + 4 + 4 + 8 + 4;
+    let bytes: usize = parts.iter().map(|part| part.bytes.len() + ROW).sum();
+    let mut rows = Vec::with_capacity(bytes + 24);
+    rows.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
+    rows.extend_from_slice(&[0; 8]);
+    for part in parts {
+        rows.extend_from_slice(&3_u16.to_be_bytes());
+        rows.extend_from_slice(&4_u32.to_be_bytes());
+        rows.extend_from_slice(&part.oid.to_be_bytes());
+        rows.extend_from_slice(&8_u32.to_be_bytes());
+        rows.extend_from_slice(&part.at.to_be_bytes());
+        // A part is a piece of a few hundred kB.
+        let length = u32::try_from(part.bytes.len()).unwrap_or(u32::MAX);
+        rows.extend_from_slice(&length.to_be_bytes());
+        rows.extend_from_slice(&part.bytes);
     }
-    sql.push_str(") AS v (o, p, d)");
-    sql
+    rows.extend_from_slice(&(-1_i16).to_be_bytes());
+    rows
 }
 
 #[cfg(test)]
@@ -87,13 +97,12 @@ mod tests {
                 bytes: b"a".to_vec(),
             },
         ];
-        assert_eq!(
-            filling(&parts),
-            "SELECT pg_catalog.count(pg_catalog.lo_put(o, p, d)) FROM (VALUES \
-             ('4000000000'::pg_catalog.oid,'0'::pg_catalog.int8,'\\x001fff'::pg_catalog.bytea),\
-             ('1'::pg_catalog.oid,'8589934592'::pg_catalog.int8,'\\x61'::pg_catalog.bytea)) \
-             AS v (o, p, d)"
+        let mut wanted = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+        wanted.extend(
+            b"\0\x03\0\0\0\x04\xee\x6b\x28\0\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\x03\0\x1f\xff",
         );
+        wanted.extend(b"\0\x03\0\0\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x02\0\0\0\0\0\0\0\x01a\xff\xff");
+        assert_eq!(binary(&parts), wanted);
         let made = making(Some("a\"b"), &[1, 2]);
         assert_eq!(made.len(), 1);
         assert!(made[0].sql.starts_with("SET ROLE \"a\"\"b\";\n"));

@@ -362,7 +362,7 @@ async fn make_objects(sessions: &mut [NativeSession], lists: &Lists) -> Result<(
         for making in objects::making(owner.as_deref(), oids) {
             let failed = |source| BackupError::Native {
                 operation: "making the large objects".to_owned(),
-                source,
+                source: Box::new(source),
             };
             let answer = session.query(&making.sql).await.map_err(failed)?;
             if number(&answer) != Some(making.objects) {
