@@ -18,15 +18,6 @@ pub enum BackupError {
         #[source]
         source: dbexec::ExecError,
     },
-    /// A session of pgstow's own failed.
-    #[error("{operation} failed")]
-    Native {
-        /// What was tried, for example `filling table s.t`.
-        operation: String,
-        /// The session's failure.
-        #[source]
-        source: Box<dbexec::NativeError>,
-    },
     /// The store failed.
     #[error("{operation} failed")]
     Store {
@@ -217,10 +208,6 @@ impl BackupError {
         match self {
             Self::Exec { source, .. } => match source.code() {
                 dbexec::codes::PROGRAM_FAILED | dbexec::codes::QUERY_FAILED => codes::BACKUP_FAILED,
-                code => code,
-            },
-            Self::Native { source, .. } => match source.code() {
-                dbexec::codes::QUERY_FAILED => codes::BACKUP_FAILED,
                 code => code,
             },
             Self::Store { source, .. } => source.code(),

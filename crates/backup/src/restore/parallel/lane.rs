@@ -7,7 +7,10 @@ use dbexec::{NativeError, NativeSession};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::objects::{self, Part};
+use super::{
+    super::fill::exec,
+    objects::{self, Part},
+};
 use crate::BackupError;
 
 /// Rows of one entry on their way.
@@ -165,10 +168,7 @@ impl Lane {
 
     async fn table(&mut self, session: &mut NativeSession, table: &Table) -> Result<(), Stopped> {
         let failed = |source: NativeError| {
-            Stopped::Failed(BackupError::Native {
-                operation: format!("filling {}", table.label),
-                source: Box::new(source),
-            })
+            Stopped::Failed(exec(format!("filling {}", table.label), source.into()))
         };
         let mut copy = session.copy_in(&table.statement).await.map_err(failed)?;
         loop {
@@ -217,10 +217,8 @@ async fn fill_objects(
     };
     let answer = filled.await.map_err(|source: NativeError| {
         let first = parts.first().map(|part| part.oid).unwrap_or_default();
-        Stopped::Failed(BackupError::Native {
-            operation: format!("filling large objects ({first} and following)"),
-            source: Box::new(source),
-        })
+        let operation = format!("filling large objects ({first} and following)");
+        Stopped::Failed(exec(operation, source.into()))
     })?;
     match number(&answer) {
         Some(number) if number == parts.len() as u64 => Ok(()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dbexec::{NativeSession, executor::ScratchDir};
+use dbexec::{NativeError, NativeSession, executor::ScratchDir};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -360,10 +360,7 @@ async fn make_objects(sessions: &mut [NativeSession], lists: &Lists) -> Result<(
     };
     for (owner, oids) in &lists.make {
         for making in objects::making(owner.as_deref(), oids) {
-            let failed = |source| BackupError::Native {
-                operation: "making the large objects".to_owned(),
-                source: Box::new(source),
-            };
+            let failed = |source: NativeError| exec("making the large objects", source.into());
             let answer = session.query(&making.sql).await.map_err(failed)?;
             if number(&answer) != Some(making.objects) {
                 return Err(BackupError::ArchiveIncomplete {
