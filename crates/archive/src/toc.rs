@@ -23,6 +23,8 @@ pub(crate) const TOC_LIMIT: u64 = 256 * 1024 * 1024;
 /// memory for 100,000 tables small.
 const KEEP_DEFINITION: &[&str] = &[
     "ACL",
+    // The oids of the large objects that it stands for, one in a line.
+    "BLOB METADATA",
     "DEFAULT ACL",
     "DATABASE",
     "DATABASE PROPERTIES",

@@ -97,7 +97,7 @@ pub(crate) async fn checked_stored(
     checked_reader(&source.place, name, expected, progress).await
 }
 
-async fn checked_reader(
+pub(super) async fn checked_reader(
     place: &SourcePlace,
     name: &str,
     expected: Option<Fingerprint>,

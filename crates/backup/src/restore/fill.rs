@@ -17,6 +17,7 @@ use super::{
     early,
     feed::{checked_file, script, upload},
     messages::Listener,
+    parallel,
     plan::PlannedWork,
     source::SourceFormat,
 };
@@ -59,7 +60,8 @@ pub(crate) async fn fill(
         local: work.source.place.local_path(),
         progress: Arc::default(),
     };
-    if !filling.uploads() && !filling.lists() {
+    let prepared = parallel::prepare(&filling).await?;
+    if prepared.is_none() && !filling.uploads() && !filling.lists() {
         return filling.passes(None).await;
     }
     let scratch = executor.scratch_create().await.map_err(|source| {
@@ -68,7 +70,10 @@ pub(crate) async fn fill(
             source,
         )
     })?;
-    let result = filling.passes(Some(&scratch)).await;
+    let result = match prepared {
+        Some(prepared) => filling.parallel(prepared, &scratch).await,
+        None => filling.passes(Some(&scratch)).await,
+    };
     let removed = executor.scratch_remove(&scratch).await.map_err(|source| {
         exec(
             "removing the files of the restore next to the server",
@@ -81,24 +86,27 @@ pub(crate) async fn fill(
 }
 
 /// One database on its way.
-struct Filling<'a> {
-    executor: &'a dyn PgExecutor,
-    work: &'a PlannedWork,
-    destination: &'a Destination<'a>,
-    sink: &'a dyn EventSink,
-    cancel: &'a CancellationToken,
+pub(super) struct Filling<'a> {
+    pub(super) executor: &'a dyn PgExecutor,
+    pub(super) work: &'a PlannedWork,
+    pub(super) destination: &'a Destination<'a>,
+    pub(super) sink: &'a dyn EventSink,
+    pub(super) cancel: &'a CancellationToken,
     /// The source on this host.
     local: Option<PathBuf>,
-    progress: Arc<AtomicU64>,
+    /// Bytes of the source that were read.
+    pub(super) progress: Arc<AtomicU64>,
 }
 
 /// Files of a restore next to the server.
 #[derive(Default)]
-struct Beside {
+pub(super) struct Beside {
     /// The uploaded directory archive.
-    archive: Option<String>,
+    pub(super) archive: Option<String>,
     /// The list of entries for one run of pg_restore.
-    list: Option<String>,
+    pub(super) list: Option<String>,
+    /// A table of contents without data, a custom archive; pg_restore reads it and not the source.
+    pub(super) contents: Option<String>,
 }
 
 impl Filling<'_> {
@@ -115,7 +123,7 @@ impl Filling<'_> {
     }
 
     /// Entries of the run that brings the rows, in the order of the archive; `None` for all.
-    fn chosen(&self) -> Option<Vec<i32>> {
+    pub(super) fn chosen(&self) -> Option<Vec<i32>> {
         let decision = &self.work.decision;
         let early = decision.early.as_ref().map(|early| &early.schemas);
         let done = |id: &i32| {
@@ -165,7 +173,7 @@ impl Filling<'_> {
         Ok(filled)
     }
 
-    fn go_on(&self) -> Result<(), BackupError> {
+    pub(super) fn go_on(&self) -> Result<(), BackupError> {
         if self.cancel.is_cancelled() {
             return Err(BackupError::Interrupted {
                 operation: format!("filling database {:?}", self.destination.database),
@@ -175,7 +183,7 @@ impl Filling<'_> {
     }
 
     /// Puts a list for `pg_restore -L` next to the program; returns its path there.
-    async fn list(
+    pub(super) async fn list(
         &self,
         scratch: Option<&ScratchDir>,
         name: &str,
@@ -198,7 +206,7 @@ impl Filling<'_> {
     }
 
     /// One run of the program.
-    async fn pass(
+    pub(super) async fn pass(
         &self,
         beside: &Beside,
         jobs: u32,
@@ -215,9 +223,17 @@ impl Filling<'_> {
             let invocation = Invocation::new(program, args, database, input, cancel);
             run(self.executor, invocation, progress, self.sink)
         };
-        let mut args = restore_args(work, self.destination, jobs);
+        let format = match &beside.contents {
+            Some(_) => SourceFormat::Custom,
+            None => work.source.format,
+        };
+        let mut args = restore_args(work, format, self.destination, jobs);
         if let Some(list) = &beside.list {
             args.push(format!("--use-list={list}"));
+        }
+        if let Some(contents) = &beside.contents {
+            args.push(contents.clone());
+            return run(args, Input::Nothing).await;
         }
         match (work.source.format, &self.local, &beside.archive) {
             (SourceFormat::Plain, ..) => {
@@ -320,7 +336,12 @@ async fn run(
     }
 }
 
-fn restore_args(work: &PlannedWork, destination: &Destination<'_>, jobs: u32) -> Vec<String> {
+fn restore_args(
+    work: &PlannedWork,
+    format: SourceFormat,
+    destination: &Destination<'_>,
+    jobs: u32,
+) -> Vec<String> {
     let mut args = vec![
         "--no-password".to_owned(),
         format!("--dbname={}", conninfo_dbname(destination.database)),
@@ -345,7 +366,7 @@ fn restore_args(work: &PlannedWork, destination: &Destination<'_>, jobs: u32) ->
     if work.decision.no_tablespaces {
         args.push("--no-tablespaces".to_owned());
     }
-    match work.source.format {
+    match format {
         SourceFormat::Custom => args.push("--format=custom".to_owned()),
         SourceFormat::Directory => args.push("--format=directory".to_owned()),
         SourceFormat::Plain => {}

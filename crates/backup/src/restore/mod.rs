@@ -16,6 +16,7 @@ mod journal;
 mod live;
 mod messages;
 mod needs;
+mod parallel;
 mod partial;
 mod plan;
 mod preflight;

@@ -8,6 +8,7 @@ use archive::Toc;
 use super::{
     check::Checked,
     facts::DatabaseFacts,
+    parallel::RowsWay,
     preflight::{Decision, Inputs, Refusals},
     roles,
     source::SourceFormat,
@@ -206,6 +207,17 @@ pub(super) fn connections(inputs: &Inputs<'_>, decision: &mut Decision, refusals
             decision.jobs
         ));
         decision.jobs = fit;
+    }
+    // Ours are there while pg_restore makes the tables, and others ask beside both.
+    let fit = u32::try_from(left - 2).unwrap_or(1).max(1);
+    if let RowsWay::Sessions(sessions) = &mut decision.rows
+        && *sessions > fit
+    {
+        decision.warnings.push(format!(
+            "{fit} sessions for the rows instead of {sessions}: the server has only {left} \
+             connections left"
+        ));
+        *sessions = fit;
     }
 }
 

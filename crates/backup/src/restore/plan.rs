@@ -16,7 +16,8 @@ use super::{
     target,
 };
 use crate::{
-    BackupError, BackupId, Repository, RestorePlace, RestorePlan, RestoreRequest, restore,
+    BackupError, BackupId, EngineChoice, Repository, RestorePlace, RestorePlan, RestoreRequest,
+    restore,
 };
 
 /// Largest globals script that is read, bytes.
@@ -30,6 +31,8 @@ pub(crate) struct PlannedWork {
     pub(crate) facts: DatabaseFacts,
     pub(crate) decision: Decision,
     pub(crate) keep_owner: bool,
+    /// Who moves the rows, as it was asked for.
+    pub(crate) engine: EngineChoice,
     /// Major of the target.
     pub(crate) target_major: u32,
     /// Roles that exist.
@@ -93,6 +96,8 @@ pub async fn plan_restore(
         program: &program,
         shares_files: executor.shares_files(),
         max_connections: executor.settings().max_connections,
+        cores: std::thread::available_parallelism()
+            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
     })?;
     if !decision.create_roles.is_empty() {
         let made = role_statements(&source, &decision.create_roles, &target.roles).await?;
@@ -151,6 +156,7 @@ pub async fn plan_restore(
             facts,
             decision,
             keep_owner: request.keep_owner,
+            engine: request.engine,
             target_major: target.major(),
             existing_roles: target.roles,
             swap,

@@ -9,11 +9,13 @@ use super::{
     check::Checked,
     extensions::{self, Early},
     facts::DatabaseFacts,
-    needs, partial, roles,
+    needs,
+    parallel::{self, RowsWay},
+    partial, roles,
     source::{Source, SourceFormat, refused},
     target::Target,
 };
-use crate::{BackupError, RestorePlace, RestoreRequest, RolesPolicy};
+use crate::{BackupError, EngineChoice, RestorePlace, RestoreRequest, RolesPolicy};
 
 /// Oldest psql of each major that has `\restrict` and refuses commands while it holds
 /// (CVE-2025-8714).
@@ -32,6 +34,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) shares_files: bool,
     /// Sessions that may be held at once.
     pub(crate) max_connections: u32,
+    /// Processors here.
+    pub(crate) cores: u32,
 }
 
 /// What the preflight decided.
@@ -43,8 +47,10 @@ pub(crate) struct Decision {
     pub(crate) create_roles: BTreeSet<String>,
     /// Everything goes to the default tablespace.
     pub(crate) no_tablespaces: bool,
-    /// Jobs of pg_restore.
+    /// Jobs of pg_restore, where it fills the database alone.
     pub(crate) jobs: u32,
+    /// Who moves the rows.
+    pub(crate) rows: RowsWay,
     /// psql knows `\restrict`.
     pub(crate) restrict: bool,
     /// Extensions that are created before pg_restore does it.
@@ -99,6 +105,7 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Result<Decision, BackupError> {
     needs::rights(inputs, &mut refusals);
     needs::space(inputs, &mut decision, &mut refusals);
     needs::locks(inputs, &mut refusals);
+    rows(inputs, &mut decision, &mut refusals);
     jobs(inputs, &mut decision);
     needs::connections(inputs, &mut decision, &mut refusals);
     refusals.into_result()?;
@@ -371,6 +378,31 @@ fn tablespaces(inputs: &Inputs<'_>, decision: &mut Decision) {
     }
 }
 
+fn rows(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mut Refusals) {
+    let early = decision.early.as_ref();
+    decision.rows = parallel::choose(&parallel::Facts {
+        engine: inputs.request.engine,
+        format: inputs.source.format,
+        in_place: !inputs.request.place.makes_database(),
+        timescaledb: early.is_some_and(|early| early.timescaledb.is_some()),
+        toc: inputs.checked.toc.as_ref(),
+        tables: &inputs.checked.tables,
+        large_objects: inputs.checked.large_objects.unwrap_or_default(),
+        shares_files: inputs.shares_files,
+        jobs: inputs.request.jobs,
+        cores: inputs.cores,
+        max_connections: inputs.max_connections,
+    });
+    if let (EngineChoice::Parallel, RowsWay::Stock { reason, .. }) =
+        (inputs.request.engine, &decision.rows)
+    {
+        refusals.add(
+            format!("the rows cannot go over sessions of pgstow's own: {reason}"),
+            "restore with --engine auto or stock",
+        );
+    }
+}
+
 fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
     let parallel = inputs.request.place.makes_database()
         && match inputs.source.format {
@@ -389,9 +421,14 @@ fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
     let parallel = parallel && !timescaledb;
     let wanted = inputs.request.jobs.unwrap_or(2).max(1);
     decision.jobs = if parallel { wanted.min(most) } else { 1 };
+    let sessions = match decision.rows {
+        RowsWay::Sessions(sessions) => sessions,
+        RowsWay::Stock { .. } => 0,
+    };
     if let Some(asked) = inputs.request.jobs
-        && asked > decision.jobs
+        && asked > decision.jobs.max(sessions)
     {
+        let parallel = parallel || sessions > 0;
         let why = if parallel {
             format!("no more than {most} fit the connections that pgstow may hold")
         } else if timescaledb {
@@ -399,9 +436,10 @@ fn jobs(inputs: &Inputs<'_>, decision: &mut Decision) {
         } else {
             "this source is restored as one stream".to_owned()
         };
-        decision
-            .warnings
-            .push(format!("{} jobs instead of {asked}: {why}", decision.jobs));
+        decision.warnings.push(format!(
+            "{} jobs instead of {asked}: {why}",
+            decision.jobs.max(sessions)
+        ));
     }
 }
 
@@ -475,11 +513,18 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
                 steps.push(decision.early_words.clone());
             }
             steps.push(format!(
-                "fill it with {program}{}; the first error that does harm stops it and the new \
+                "fill it with {program}{}{}; the first error that does harm stops it and the new \
                  database is dropped",
                 match decision.jobs {
                     1 => String::new(),
                     jobs => format!(" in {jobs} jobs"),
+                },
+                match decision.rows {
+                    RowsWay::Stock { .. } => String::new(),
+                    RowsWay::Sessions(sessions) => format!(
+                        ", or, where the server can be reached, its rows over {sessions} sessions \
+                         of pgstow's own"
+                    ),
                 }
             ));
         }

@@ -1,0 +1,377 @@
+//! Carries a parallel restore out, pass by pass.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dbexec::{NativeError, NativeSession, executor::ScratchDir};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        check::in_words,
+        early,
+        fill::{Beside, Filled, Filling, exec},
+        source::refused,
+    },
+    choose::RowsWay,
+    dealer::{Dealer, Objects, room},
+    lane::{Lane, Stopped, number, queue},
+    lists::{Lists, sort},
+    objects, settings,
+    source::Stored,
+};
+use crate::{BackupError, BackupEvent, EngineChoice};
+
+/// A table with so many bytes of rows is cut.
+const SPLIT_FROM: u64 = 8 << 20;
+/// Sessions that fill one table side by side at most: before PostgreSQL 16 more get into each
+/// other's way while the table grows.
+const MOST_BEFORE_16: usize = 4;
+/// Name of the table of contents next to the server.
+const CONTENTS: &str = "contents";
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Sessions that are ready.
+pub(in crate::restore) struct Prepared {
+    sessions: Vec<NativeSession>,
+    contents: Vec<u8>,
+}
+
+/// Gets everything ready for a parallel restore. `None`: pg_restore does it alone. Nothing on the
+/// server was touched.
+///
+/// # Errors
+/// When the user wants it and it cannot be done, or the source fails.
+pub(in crate::restore) async fn prepare(
+    filling: &Filling<'_>,
+) -> Result<Option<Prepared>, BackupError> {
+    let wanted = match &filling.work.decision.rows {
+        RowsWay::Sessions(wanted) => *wanted,
+        RowsWay::Stock { reason, told } => {
+            if *told {
+                tell(filling, reason);
+            }
+            return Ok(None);
+        }
+    };
+    let ready = match open(filling, wanted).await {
+        Ok((sessions, route)) => match contents(filling).await {
+            Ok(contents) => Ok((sessions, route, contents)),
+            Err(reason) => Err(reason),
+        },
+        Err(reason) => Err(reason),
+    };
+    match ready {
+        Ok((sessions, route, contents)) => {
+            filling.sink.emit(BackupEvent::Chosen {
+                message: format!(
+                    "the rows go over {} sessions of pgstow's own, through {route}",
+                    sessions.len()
+                ),
+            });
+            Ok(Some(Prepared { sessions, contents }))
+        }
+        Err(reason) if filling.work.engine == EngineChoice::Parallel => Err(refused(
+            format!("the rows cannot go over sessions of pgstow's own: {reason}"),
+            "restore with --engine auto or stock".to_owned(),
+        )),
+        Err(reason) => {
+            tell(filling, &reason);
+            Ok(None)
+        }
+    }
+}
+
+fn tell(filling: &Filling<'_>, reason: &str) {
+    filling.sink.emit(BackupEvent::Chosen {
+        message: format!("pg_restore fills the database alone: {reason}"),
+    });
+}
+
+/// Opens the sessions; the error is the reason why not.
+async fn open(filling: &Filling<'_>, wanted: u32) -> Result<(Vec<NativeSession>, String), String> {
+    let Some(toc) = &filling.work.checked.toc else {
+        return Err("there is no table of contents".to_owned());
+    };
+    let settings =
+        settings::of_session(toc, filling.work.target_major).map_err(|error| in_words(&error))?;
+    let route = filling
+        .executor
+        .native()
+        .await
+        .map_err(|none| none.to_string())?;
+    let mut sessions = Vec::new();
+    for number in 1..=wanted {
+        let name = format!("fill-{number}");
+        let opened = route.open(filling.destination.database, &name).await;
+        let mut session = opened.map_err(|error| error.in_words())?;
+        let set = session.batch(&settings).await;
+        set.map_err(|error| error.in_words())?;
+        sessions.push(session);
+    }
+    Ok((sessions, route.route().to_string()))
+}
+
+/// The table of contents for pg_restore; the error is the reason why not.
+async fn contents(filling: &Filling<'_>) -> Result<Vec<u8>, String> {
+    // What is read here is read again for the rows, and compared then.
+    let stored = Stored::of(filling.work, &Arc::default(), filling.cancel);
+    let made = tokio::task::spawn_blocking(move || stored.contents()).await;
+    match made {
+        Ok(made) => made.map_err(|error| in_words(&error)),
+        Err(panic) => Err(panic.to_string()),
+    }
+}
+
+impl Filling<'_> {
+    /// Fills the database in passes.
+    pub(in crate::restore) async fn parallel(
+        &self,
+        prepared: Prepared,
+        scratch: &ScratchDir,
+    ) -> Result<Filled, BackupError> {
+        let mut beside = Beside {
+            contents: Some(self.put(scratch, CONTENTS, prepared.contents).await?),
+            ..Beside::default()
+        };
+        let mut filled = Filled::default();
+        let lists = self.sorted();
+        let database = self.destination.database;
+        if let Some(early) = &self.work.decision.early {
+            let ids: Vec<_> = early.schemas.iter().copied().collect();
+            self.pass_of(&mut beside, scratch, "schemas", &ids, 1, &mut filled)
+                .await?;
+            early::create(self.executor, database, early)
+                .await
+                .map_err(|source| exec("creating the extensions", source))?;
+        }
+        self.pass_of(
+            &mut beside,
+            scratch,
+            "before",
+            &lists.before,
+            1,
+            &mut filled,
+        )
+        .await?;
+        self.go_on()?;
+        let mut sessions = prepared.sessions;
+        make_objects(&mut sessions, &lists).await?;
+        let jobs = u32::try_from(sessions.len()).unwrap_or(1);
+        self.rows(sessions, &lists).await?;
+        self.pass_of(&mut beside, scratch, "rest", &lists.rest, 1, &mut filled)
+            .await?;
+        let most = self.executor.settings().max_connections.saturating_sub(1);
+        let jobs = jobs.min(most).max(1);
+        self.pass_of(
+            &mut beside,
+            scratch,
+            "after",
+            &lists.after,
+            jobs,
+            &mut filled,
+        )
+        .await?;
+        if let Some(early) = &self.work.decision.early {
+            early::finish(self.executor, database, early)
+                .await
+                .map_err(|source| exec("telling the extensions that all rows are there", source))?;
+        }
+        Ok(filled)
+    }
+
+    fn sorted(&self) -> Lists {
+        let work = self.work;
+        let chosen: Option<HashSet<i32>> = self.chosen().map(|ids| ids.into_iter().collect());
+        let chosen = move |id: i32| chosen.as_ref().is_none_or(|chosen| chosen.contains(&id));
+        match &work.checked.toc {
+            Some(toc) => sort(
+                toc,
+                &work.checked.tables,
+                &chosen,
+                work.keep_owner,
+                SPLIT_FROM,
+            ),
+            None => Lists::default(),
+        }
+    }
+
+    /// One run of pg_restore over the table of contents, unless there is nothing for it to do.
+    async fn pass_of(
+        &self,
+        beside: &mut Beside,
+        scratch: &ScratchDir,
+        name: &str,
+        ids: &[i32],
+        jobs: u32,
+        filled: &mut Filled,
+    ) -> Result<(), BackupError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.go_on()?;
+        let list = self
+            .list(Some(scratch), &format!("{name}.list"), ids)
+            .await?;
+        beside.list = Some(list);
+        let said = self.pass(beside, jobs, &Arc::default()).await?;
+        filled.stderr.extend(said.stderr);
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        scratch: &ScratchDir,
+        name: &str,
+        content: Vec<u8>,
+    ) -> Result<String, BackupError> {
+        let size = content.len() as u64;
+        let content = Box::pin(io::Cursor::new(content));
+        self.executor
+            .scratch_put(scratch, name, size, content)
+            .await
+            .map_err(|source| exec("putting the table of contents next to the server", source))?;
+        Ok(format!("{}/{name}", scratch.path))
+    }
+
+    /// Streams the source and fills tables and large objects.
+    async fn rows(&self, sessions: Vec<NativeSession>, lists: &Lists) -> Result<(), BackupError> {
+        let wanted: HashSet<i32> = lists.rows.keys().chain(&lists.contents).copied().collect();
+        if wanted.is_empty() {
+            for session in sessions {
+                session.close().await;
+            }
+            return Ok(());
+        }
+        let stop = self.cancel.child_token();
+        let most = match self.work.target_major {
+            ..16 => MOST_BEFORE_16,
+            _ => usize::MAX,
+        };
+        let (queues, lanes): (Vec<_>, Vec<_>) = sessions.iter().map(|_| queue()).unzip();
+        let dealer = Dealer {
+            handle: tokio::runtime::Handle::current(),
+            room: room(queues.len()),
+            queues,
+            ways: lists.rows.clone(),
+            most,
+            stop: stop.clone(),
+            current: None,
+            objects: Objects::default(),
+        };
+        let stored = Stored::of(self.work, &self.progress, &stop);
+        let decoding = tokio::task::spawn_blocking(move || stored.decode(&wanted, dealer));
+        let moving = move_rows(sessions.into_iter().zip(lanes), decoding, &stop);
+        let result = self.telling(moving).await;
+        if self.cancel.is_cancelled() {
+            self.go_on()?;
+        }
+        match result? {
+            Decoded::All => Ok(()),
+            Decoded::Failed(problem) => Err(BackupError::ArchiveIncomplete {
+                subject: self.work.source.label.clone(),
+                problem,
+            }),
+        }
+    }
+
+    /// Tells the progress while something is done.
+    async fn telling<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut tick = tokio::time::interval(TICK);
+        let mut told = 0;
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = tick.tick() => {
+                    let bytes = self.progress.load(Ordering::Relaxed);
+                    if bytes != told {
+                        told = bytes;
+                        self.sink.emit(BackupEvent::Progress {
+                            phase: "restore",
+                            subject: self.destination.database.to_owned(),
+                            bytes,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How the decoding ended.
+enum Decoded {
+    All,
+    /// In words.
+    Failed(String),
+}
+
+type Decoding = tokio::task::JoinHandle<Result<u64, archive::ArchiveError>>;
+
+/// Waits for the sessions and the decoding. What a session says goes before what the decoding
+/// does: that ends when a session is gone.
+async fn move_rows(
+    lanes: impl Iterator<Item = (NativeSession, Lane)>,
+    decoding: Decoding,
+    stop: &CancellationToken,
+) -> Result<Decoded, BackupError> {
+    // Whatever happens, also when this future is dropped, nobody goes on.
+    let _guard = stop.clone().drop_guard();
+    let mut running = JoinSet::new();
+    for (session, lane) in lanes {
+        running.spawn(lane.run(session, stop.clone()));
+    }
+    let (mut failed, mut stopped_early) = (None, false);
+    while let Some(ended) = running.join_next().await {
+        let stopped = match ended {
+            Ok(Ok(())) => continue,
+            Ok(Err(Stopped::Elsewhere)) => None,
+            Ok(Err(Stopped::Failed(error))) => Some(error),
+            Err(panic) => Some(BackupError::ArchiveIncomplete {
+                subject: "the rows on their way".to_owned(),
+                problem: panic.to_string(),
+            }),
+        };
+        stop.cancel();
+        stopped_early = true;
+        failed = failed.or(stopped);
+    }
+    let decoded = decoding.await;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    Ok(match decoded {
+        Ok(Ok(_)) if stopped_early => Decoded::Failed("a session ended early".to_owned()),
+        Ok(Ok(_)) => Decoded::All,
+        Ok(Err(error)) => Decoded::Failed(in_words(&error)),
+        Err(panic) => Decoded::Failed(panic.to_string()),
+    })
+}
+
+/// Makes the large objects that pg_restore was not asked to make.
+async fn make_objects(sessions: &mut [NativeSession], lists: &Lists) -> Result<(), BackupError> {
+    let Some(session) = sessions.first_mut() else {
+        return Ok(());
+    };
+    for (owner, oids) in &lists.make {
+        for making in objects::making(owner.as_deref(), oids) {
+            let failed = |source: NativeError| exec("making the large objects", source.into());
+            let answer = session.query(&making.sql).await.map_err(failed)?;
+            if number(&answer) != Some(making.objects) {
+                return Err(BackupError::ArchiveIncomplete {
+                    subject: "the large objects".to_owned(),
+                    problem: format!(
+                        "{} were to be made, and the server answers {answer:?}",
+                        making.objects
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}
