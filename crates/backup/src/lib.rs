@@ -33,7 +33,7 @@ pub use error::BackupError;
 pub use event::{BackupEvent, EventSink};
 pub use export::export;
 pub use id::{BackupId, Clock};
-pub use manifest::Manifest;
+pub use manifest::{EngineRecord, Manifest};
 pub use prove::{
     AmcheckProof, CheckProof, DatabaseProof, Proof, ProofResult, ProofSummary, ProveOptions,
     ProveServer, SandboxNeeds, prove, sandbox_needs,
@@ -41,7 +41,7 @@ pub use prove::{
 pub use prune::{apply_prune, plan_prune};
 pub use repository::{Catalog, Repository, RunRecord, RunState};
 pub use requests::{
-    BackupOptions, BackupReport, DumpFormat, ExportReport, ExportRequest, PrunePlan,
+    BackupOptions, BackupReport, DumpFormat, EngineChoice, ExportReport, ExportRequest, PrunePlan,
     RestoreContents, RestorePlace, RestorePlan, RestoreReport, RestoreRequest, RestoreSection,
     RestoreSource, RolesPolicy, SwapReport, VerifyLevel, VerifyReport,
 };

@@ -188,6 +188,23 @@ pub struct ArchiveRecord {
     pub filters: Vec<String>,
     /// What pg_dump said on standard error.
     pub warnings: Vec<String>,
+    /// Who moved the rows; `None` in backups of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineRecord>,
+}
+
+/// Who moved the rows of an archive, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineRecord {
+    /// `parallel`: sessions of ours side by side; `stock`: pg_dump alone.
+    pub engine: String,
+    /// How they reached the server, in words; `None` where pg_dump alone went by the backup's own
+    /// transport.
+    pub route: Option<String>,
+    /// Sessions that moved rows side by side, or jobs of pg_dump.
+    pub jobs: Option<u32>,
+    /// Why not the faster one; `None` where the faster one was taken.
+    pub reason: Option<String>,
 }
 
 impl ArchiveRecord {

@@ -36,6 +36,21 @@ pub enum VerifyLevel {
     Restore,
 }
 
+/// Who moves the rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineChoice {
+    /// Sessions of ours side by side where that pays and can be done, else pg_dump or pg_restore
+    /// alone; what was taken, and why not the faster one, is said and recorded. The default.
+    #[default]
+    Auto,
+    /// Sessions of ours side by side also where it is not expected to pay. Where it cannot be done
+    /// pg_dump or pg_restore does it alone, and that is said.
+    Parallel,
+    /// pg_dump or pg_restore alone.
+    Stock,
+}
+
 /// Options of a backup run.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
@@ -45,7 +60,10 @@ pub struct BackupOptions {
     pub exclude_table_data: Vec<String>,
     /// Format.
     pub format: DumpFormat,
-    /// Jobs of pg_dump in the directory format; `None` chooses.
+    /// Who moves the rows.
+    pub engine: EngineChoice,
+    /// Sessions that move rows side by side, or jobs of pg_dump in the directory format; never more
+    /// than the connections allow. `None` chooses.
     pub jobs: Option<u32>,
     /// Check after the dump, before the manifest.
     pub verify: VerifyLevel,
@@ -242,7 +260,9 @@ pub struct RestoreRequest {
     /// Whether ownership and privileges are restored (`--owner keep`) or everything belongs to
     /// the restoring role (`--owner none`).
     pub keep_owner: bool,
-    /// Jobs of pg_restore; `None` chooses.
+    /// Who moves the rows.
+    pub engine: EngineChoice,
+    /// Sessions that fill tables side by side, and jobs of pg_restore; `None` chooses.
     pub jobs: Option<u32>,
     /// Which part.
     pub contents: RestoreContents,

@@ -6,8 +6,8 @@ mod support;
 use std::sync::Arc;
 
 use backup::{
-    BackupError, BackupEvent, BackupId, BackupOptions, Clock, DumpFormat, EventSink, ExportRequest,
-    RestoreContents, RestorePlace, RestoreRequest, RestoreSource, RolesPolicy,
+    BackupError, BackupEvent, BackupId, BackupOptions, Clock, DumpFormat, EngineChoice, EventSink,
+    ExportRequest, RestoreContents, RestorePlace, RestoreRequest, RestoreSource, RolesPolicy,
 };
 use support::live::{Live, words};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,7 @@ fn latest(database: Option<&str>, name: &str) -> RestoreRequest {
         },
         roles: RolesPolicy::Skip,
         keep_owner: true,
+        engine: EngineChoice::Auto,
         jobs: None,
         contents: RestoreContents::default(),
     }

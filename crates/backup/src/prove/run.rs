@@ -20,8 +20,9 @@ use crate::restore::{
     carry_out, chosen, database_oid, drop_database, role_statements, source_of_backup,
 };
 use crate::{
-    BackupError, BackupEvent, EventSink, Manifest, Repository, RestoreContents, RestorePlace,
-    RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest, plan_restore,
+    BackupError, BackupEvent, EngineChoice, EventSink, Manifest, Repository, RestoreContents,
+    RestorePlace, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest,
+    plan_restore,
 };
 
 /// Longest name of a database, bytes.
@@ -320,6 +321,7 @@ impl Run<'_> {
             place: RestorePlace::NewDatabase { name: copy.clone() },
             roles: RolesPolicy::Create,
             keep_owner: true,
+            engine: EngineChoice::Auto,
             jobs: self.options.jobs,
             contents: RestoreContents::default(),
         };

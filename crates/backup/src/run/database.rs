@@ -91,6 +91,7 @@ impl Run<'_> {
             seconds: stored.seconds,
             filters: filters(self.options),
             warnings,
+            engine: None,
         };
         let read_back =
             archive.format == DumpFormat::Directory && self.options.verify >= VerifyLevel::Read;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup::{
-    BackupError, RestoreContents, RestorePlace, RestorePlan, RestoreReport, RestoreRequest,
-    RestoreSource, RolesPolicy,
+    BackupError, EngineChoice, RestoreContents, RestorePlace, RestorePlan, RestoreReport,
+    RestoreRequest, RestoreSource, RolesPolicy,
 };
 use dbexec::{
     ConnectionSettings, DiscoverInput, EnvSnapshot, ExplicitSettings, PgExecutor, TargetSpec,
@@ -187,6 +187,7 @@ pub fn file_as(path: &Path, name: &str) -> RestoreRequest {
         },
         roles: RolesPolicy::Skip,
         keep_owner: true,
+        engine: EngineChoice::Auto,
         jobs: None,
         contents: RestoreContents::default(),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backup::{BackupOptions, BackupReport, Proof, ProofResult, VerifyLevel, back_up};
+use backup::{BackupOptions, BackupReport, EngineChoice, Proof, ProofResult, VerifyLevel, back_up};
 use dbexec::{DbMode, discover::write_persisted};
 use serde::Serialize;
 
@@ -119,6 +119,7 @@ fn options(session: &Session, args: &BackupArgs) -> Result<BackupOptions, Comman
         databases: args.database.clone(),
         exclude_table_data: settings.exclude_table_data.clone(),
         format: settings.format,
+        engine: EngineChoice::Auto,
         jobs: settings.jobs,
         verify: settings.verify,
         fingerprint_budget: settings.fingerprint_budget,
