@@ -45,6 +45,8 @@ pub const QUERY_FAILED: &str = "QUERY_FAILED";
 pub const SANDBOX_UNAVAILABLE: &str = "SANDBOX_UNAVAILABLE";
 /// A throw-away server did not start, ended by itself or could not be removed.
 pub const SANDBOX_FAILED: &str = "SANDBOX_FAILED";
+/// Sessions of pgstow's own cannot reach the server; the stock programs can.
+pub const ROUTE_UNAVAILABLE: &str = "ROUTE_UNAVAILABLE";
 
 /// Every code of this crate, for the test that compares them with `docs/errors.md`.
 pub const ALL: &[&str] = &[
@@ -69,4 +71,5 @@ pub const ALL: &[&str] = &[
     QUERY_FAILED,
     SANDBOX_UNAVAILABLE,
     SANDBOX_FAILED,
+    ROUTE_UNAVAILABLE,
 ];

@@ -11,6 +11,7 @@ pub mod creds;
 pub mod discover;
 pub mod env;
 pub mod executor;
+pub mod native;
 pub mod query;
 pub mod runtime;
 pub mod sandbox;
@@ -29,6 +30,7 @@ pub use executor::{
     ConnectionSettings, ExecError, Invocation, PgExecutor, PgProgram, ProgramInfo, RunningProgram,
     Transport, open_executor,
 };
+pub use native::{NativeError, NativeRoute, NativeSession, NoRoute, Route};
 pub use runtime::{ContainerRuntime, RuntimeError};
 pub use sandbox::{Sandbox, SandboxError, SandboxPlace, SandboxSpec, reap_sandboxes};
 pub use session::PsqlSession;

@@ -193,6 +193,11 @@ pub(crate) fn consequence(code: &str) -> Option<Consequence> {
             FAILED,
             Some("this says nothing about the backup; name an image of its major with --image"),
         ),
+        dbexec::codes::ROUTE_UNAVAILABLE => (
+            "failed",
+            FAILED,
+            Some("without --engine parallel the work goes through PostgreSQL's own programs"),
+        ),
         dbexec::codes::SANDBOX_FAILED => (
             "failed",
             FAILED,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::{codes, executor::PgProgram, runtime::RuntimeError};
+use crate::{codes, executor::PgProgram, native::NativeError, runtime::RuntimeError};
 
 /// How a program ended, when it did not end with 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +189,13 @@ pub enum ExecError {
         #[source]
         source: io::Error,
     },
+    /// A session of pgstow's own failed.
+    #[error("a session with the server failed")]
+    Native {
+        /// How.
+        #[from]
+        source: NativeError,
+    },
 }
 
 impl ExecError {
@@ -206,6 +213,7 @@ impl ExecError {
             Self::ServerUnreachable { .. } => codes::SERVER_UNREACHABLE,
             Self::Tls { .. } => codes::TLS_FAILED,
             Self::Pooler { .. } => codes::POOLER_IN_THE_WAY,
+            Self::Native { source } => source.code(),
             Self::Query { .. } => codes::QUERY_FAILED,
             Self::Spawn { .. }
             | Self::Failed { .. }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::DbContext, executor::ExecError};
+use crate::context::DbContext;
+use crate::executor::ExecError;
+use crate::native::{NativeRoute, NoRoute};
 
 /// A client program of PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,7 +127,7 @@ pub enum Input {
 }
 
 /// Takes lines of standard error; called from the program's own task, so it must not block.
-pub type StderrWatch = std::sync::Arc<dyn Fn(&str) + Send + Sync>;
+pub type StderrWatch = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// One run of one program.
 pub struct Invocation {
@@ -151,7 +154,7 @@ pub struct Invocation {
     pub application_name: Option<String>,
     /// Whether the program has work now. While it has none, it may be still as long as it likes;
     /// without this, silence is always looked into.
-    pub busy: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
+    pub busy: Option<Arc<std::sync::atomic::AtomicBool>>,
 }
 
 impl Invocation {
@@ -320,6 +323,15 @@ pub trait PgExecutor: Send + Sync {
     async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {
         let _ = directory;
         Ok(None)
+    }
+    /// Opens native sessions to the same server: tries the routes in order of cost, proves that the
+    /// server is the one that the programs reach, and remembers the winner (a failure is not
+    /// remembered).
+    ///
+    /// # Errors
+    /// Why there is no such route; no failure of the run.
+    async fn native(&self) -> Result<Arc<NativeRoute>, NoRoute> {
+        Err(NoRoute::because("this executor opens no native sessions"))
     }
 }
 
