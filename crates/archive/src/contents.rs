@@ -8,11 +8,11 @@ use crate::{
     columns::inherits,
     data::DataEntry,
     error::ArchiveError,
-    header::ArchiveKind,
+    header::{ArchiveKind, Header},
     options::CheckOptions,
     primitives::ArchiveReader,
     summary::{ArchiveSummary, SequenceValue},
-    toc::TocReader,
+    toc::{TocEntry, TocReader},
 };
 
 /// What was found, and what the data must hold.
@@ -23,6 +23,94 @@ pub(crate) struct Contents {
     utf8: bool,
 }
 
+/// A part of a table of contents, right after it was read.
+pub(crate) enum Part<'a> {
+    /// Header and number of entries.
+    Header(&'a Header),
+    /// An entry.
+    Entry {
+        /// The entry; its definition only for some kinds.
+        entry: Box<TocEntry>,
+        /// Whether it belongs to a table that inherits.
+        inherits: bool,
+    },
+}
+
+/// Takes the parts; the reader stands behind the part.
+pub(crate) type Each<'a, R> =
+    dyn FnMut(&mut ArchiveReader<R>, Part<'_>) -> Result<(), ArchiveError> + 'a;
+
+/// What a walk over a table of contents found.
+pub(crate) struct Walked {
+    pub(crate) summary: ArchiveSummary,
+    /// Name of the encoding.
+    pub(crate) encoding: Option<String>,
+    /// Whether it is UTF-8, which it is where none is named.
+    pub(crate) utf8: bool,
+}
+
+/// Reads header and entries, hands each over, and leaves the reader behind the last one. `kind` is
+/// the only one that is read, where there is one.
+pub(crate) fn walk<R: Read>(
+    reader: &mut ArchiveReader<R>,
+    kind: Option<ArchiveKind>,
+    options: &CheckOptions<'_>,
+    each: &mut Each<'_, R>,
+) -> Result<Walked, ArchiveError> {
+    let mut toc = TocReader::begin(reader)?;
+    if let Some(kind) = kind
+        && toc.header.kind != kind
+    {
+        let problem = match kind {
+            ArchiveKind::Custom => {
+                "it is the table of contents of a directory or tar archive, not a custom archive"
+            }
+            ArchiveKind::DirectoryOrTar => "toc.dat is a custom archive",
+        };
+        return Err(ArchiveError::Unsupported {
+            problem: problem.to_owned(),
+        });
+    }
+    each(reader, Part::Header(&toc.header))?;
+    let mut walked = Walked {
+        summary: ArchiveSummary::new(toc.header.clone()),
+        encoding: None,
+        utf8: true,
+    };
+    let mut catalogue = options.catalogue.then(CatalogueBuilder::default);
+    let keep = |kind: &str, name: &str| {
+        matches!(
+            kind,
+            "ENCODING" | "SEQUENCE SET" | "TABLE" | "BLOB METADATA"
+        ) || (options.catalogue && CatalogueBuilder::wants(kind, name))
+    };
+    // Tables come before their rows.
+    let mut inheriting = HashSet::new();
+    while let Some(entry) = toc.next_entry(reader, keep)? {
+        let summary = &mut walked.summary;
+        summary.entries += 1;
+        match entry.kind.as_str() {
+            "ENCODING" => {
+                walked.utf8 = entry.names_utf8();
+                walked.encoding = entry.encoding().map(str::to_owned);
+            }
+            "SEQUENCE SET" => summary.sequences.extend(SequenceValue::of(&entry)),
+            "TABLE" if entry.definition.as_deref().is_some_and(inherits) => {
+                inheriting.insert(entry.oid);
+            }
+            _ => {}
+        }
+        if let Some(catalogue) = &mut catalogue {
+            catalogue.take(&entry)?;
+        }
+        let inherits = inheriting.contains(&entry.oid);
+        let entry = Box::new(entry);
+        each(reader, Part::Entry { entry, inherits })?;
+    }
+    walked.summary.catalogue = catalogue.map(CatalogueBuilder::finish);
+    Ok(walked)
+}
+
 impl Contents {
     /// Reads header and entries, and leaves the reader behind the last one.
     pub(crate) fn read<R: Read>(
@@ -30,51 +118,20 @@ impl Contents {
         kind: ArchiveKind,
         options: &CheckOptions<'_>,
     ) -> Result<Self, ArchiveError> {
-        let mut toc = TocReader::begin(reader)?;
-        if toc.header.kind != kind {
-            let problem = match kind {
-                ArchiveKind::Custom => {
-                    "it is the table of contents of a directory or tar archive, not a custom \
-                     archive"
-                }
-                ArchiveKind::DirectoryOrTar => "toc.dat is a custom archive",
-            };
-            return Err(ArchiveError::Unsupported {
-                problem: problem.to_owned(),
-            });
-        }
-        let mut contents = Self {
-            summary: ArchiveSummary::new(toc.header.clone()),
-            entries: Vec::new(),
-            utf8: true,
-        };
-        let mut catalogue = options.catalogue.then(CatalogueBuilder::default);
-        let keep = |kind: &str, name: &str| {
-            matches!(kind, "ENCODING" | "SEQUENCE SET" | "TABLE")
-                || (options.catalogue && CatalogueBuilder::wants(kind, name))
-        };
-        // Tables come before their rows.
-        let mut inheriting = HashSet::new();
-        while let Some(entry) = toc.next_entry(reader, keep)? {
-            contents.summary.entries += 1;
-            match entry.kind.as_str() {
-                "ENCODING" => contents.utf8 = entry.names_utf8(),
-                "SEQUENCE SET" => contents.summary.sequences.extend(SequenceValue::of(&entry)),
-                "TABLE" if entry.definition.as_deref().is_some_and(inherits) => {
-                    inheriting.insert(entry.oid);
-                }
-                _ => {}
+        let mut entries = Vec::new();
+        let walked = walk(reader, Some(kind), options, &mut |_, part| {
+            if let Part::Entry { entry, inherits } = part
+                && entry.has_data
+            {
+                entries.push(DataEntry::of(*entry, inherits));
             }
-            if let Some(catalogue) = &mut catalogue {
-                catalogue.take(&entry)?;
-            }
-            if entry.has_data {
-                let inherits = inheriting.contains(&entry.oid);
-                contents.entries.push(DataEntry::of(entry, inherits));
-            }
-        }
-        contents.summary.catalogue = catalogue.map(CatalogueBuilder::finish);
-        Ok(contents)
+            Ok(())
+        })?;
+        Ok(Self {
+            summary: walked.summary,
+            entries,
+            utf8: walked.utf8,
+        })
     }
 
     /// The entry of this number, when it has data that is no large objects.

@@ -19,8 +19,10 @@ use crate::{
     toc::DataPosition,
 };
 
-const BLOCK_DATA: u8 = 1;
-const BLOCK_LARGE_OBJECTS: u8 = 3;
+/// Type of a block of rows.
+pub(crate) const BLOCK_DATA: u8 = 1;
+/// Type of a block of large objects.
+pub(crate) const BLOCK_LARGE_OBJECTS: u8 = 3;
 
 /// Reads a whole custom archive to its last byte: structure, offsets, decompression, terminators
 /// of the rows, nothing missing and nothing after the end. Memory is constant but for a few
@@ -52,12 +54,12 @@ pub fn check_custom(
                 if oid == 0 {
                     break;
                 }
-                let mut sink = LargeObjectSink::new(oid, options.fingerprints);
+                let mut sink = LargeObjectSink::new(oid, options.fingerprints.of_large_objects());
                 read_pieces(&mut reader, &mut decoder, &mut |piece| {
                     sink.push(piece);
                     Ok(())
                 })?;
-                sink.finish(summary);
+                sink.add_to(summary);
             }
         } else {
             let mut sink = DataSink::new(entry, options.fingerprints);
@@ -117,7 +119,7 @@ pub fn read_entry_data(
 }
 
 /// Reads pieces to the length of 0 and decodes nothing.
-fn skip_pieces<R: Read>(reader: &mut ArchiveReader<R>) -> Result<(), ArchiveError> {
+pub(crate) fn skip_pieces<R: Read>(reader: &mut ArchiveReader<R>) -> Result<(), ArchiveError> {
     loop {
         let length = piece_length(reader)?;
         if length == 0 {
@@ -134,7 +136,7 @@ fn piece_length<R: Read>(reader: &mut ArchiveReader<R>) -> Result<u64, ArchiveEr
 
 /// The entry whose data comes next, and whether it is large objects; `None` at the end of the
 /// file.
-fn begin_block<'a, R: Read>(
+pub(crate) fn begin_block<'a, R: Read>(
     reader: &mut ArchiveReader<R>,
     promised: &mut HashMap<i32, &'a DataEntry>,
 ) -> Result<Option<(&'a DataEntry, bool)>, ArchiveError> {
@@ -170,7 +172,7 @@ fn begin_block<'a, R: Read>(
 }
 
 /// Reads pieces to the length of 0 and decodes them.
-fn read_pieces<R: Read>(
+pub(crate) fn read_pieces<R: Read>(
     reader: &mut ArchiveReader<R>,
     decoder: &mut Decoder,
     output: &mut dyn FnMut(&[u8]) -> Result<(), ArchiveError>,
@@ -201,7 +203,7 @@ fn read_pieces<R: Read>(
 }
 
 /// One decoder serves all entries of an archive, one after the other.
-fn decoder<R: Read>(
+pub(crate) fn decoder<R: Read>(
     reader: &ArchiveReader<R>,
     compression: Compression,
 ) -> Result<Decoder, ArchiveError> {

@@ -3,7 +3,7 @@
 use crate::{
     columns::order_of_columns,
     error::ArchiveError,
-    fingerprint::{Fingerprint, ItemHasher},
+    fingerprint::{Fingerprint, ItemHasher, hash},
     options::Fingerprints,
     rows::RowCounter,
     summary::{ArchiveSummary, TableData},
@@ -126,11 +126,11 @@ pub(crate) struct LargeObjectSink {
 }
 
 impl LargeObjectSink {
-    pub(crate) fn new(oid: u32, fingerprints: Fingerprints<'_>) -> Self {
+    pub(crate) fn new(oid: u32, fingerprint: bool) -> Self {
         Self {
             oid,
             bytes: 0,
-            hasher: fingerprints.of_large_objects().then(ItemHasher::default),
+            hasher: fingerprint.then(ItemHasher::default),
         }
     }
 
@@ -141,18 +141,27 @@ impl LargeObjectSink {
         }
     }
 
-    /// Adds the large object to what was found.
-    pub(crate) fn finish(self, summary: &mut ArchiveSummary) {
-        summary.large_objects += 1;
-        summary.large_object_bytes += self.bytes;
-        if let Some(hasher) = self.hasher {
+    /// Bytes, and the hash of the item that counts in the fingerprint.
+    pub(crate) fn finish(self) -> (u64, Option<u128>) {
+        let hash = self.hasher.map(|hasher| {
             let mut item = [0; 20];
             item[..4].copy_from_slice(&self.oid.to_be_bytes());
             item[4..].copy_from_slice(&hasher.finish().to_be_bytes());
+            hash(&item)
+        });
+        (self.bytes, hash)
+    }
+
+    /// Adds the large object to what was found.
+    pub(crate) fn add_to(self, summary: &mut ArchiveSummary) {
+        let (bytes, hash) = self.finish();
+        summary.large_objects += 1;
+        summary.large_object_bytes += bytes;
+        if let Some(hash) = hash {
             summary
                 .large_object_fingerprint
                 .get_or_insert_with(Fingerprint::default)
-                .add(&item);
+                .add_hash(hash);
         }
     }
 }

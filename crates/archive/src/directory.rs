@@ -54,13 +54,16 @@ pub fn check_directory(
                     for (oid, file) in read_list(list, name, &mut summary.stored_bytes)? {
                         match open_data(&mut open, &file)? {
                             Some(mut data) => {
-                                let mut sink = LargeObjectSink::new(oid, options.fingerprints);
+                                let mut sink = LargeObjectSink::new(
+                                    oid,
+                                    options.fingerprints.of_large_objects(),
+                                );
                                 summary.stored_bytes += data.decode(&mut |piece| {
                                     sink.push(piece);
                                     Ok(())
                                 })?;
                                 summary.files.push(data.name);
-                                sink.finish(summary);
+                                sink.add_to(summary);
                             }
                             None => missing.push(format!("{} ({file})", entry.describe())),
                         }
@@ -193,6 +196,15 @@ fn open_data(
         }
     }
     Ok(None)
+}
+
+/// What the ending of a data file's name says.
+pub(crate) fn compression_of(name: &str) -> Compression {
+    let ending = |(ending, _): &&(&str, _)| !ending.is_empty() && name.ends_with(ending);
+    ENDINGS
+        .iter()
+        .find(ending)
+        .map_or(Compression::None, |(_, compression)| *compression)
 }
 
 /// Decodes a stream to its end; returns its stored bytes.

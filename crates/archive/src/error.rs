@@ -26,6 +26,13 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    /// A compressor failed (it got no memory).
+    #[error("the data could not be compressed")]
+    Compress {
+        /// Its failure.
+        #[source]
+        source: io::Error,
+    },
     /// The bytes end in the middle of something.
     #[error("{subject} ends at byte {offset} in the middle of {inside}")]
     Cut {
@@ -94,7 +101,9 @@ impl ArchiveError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Read { .. } | Self::Consumer { .. } => codes::ARCHIVE_UNREADABLE,
+            Self::Read { .. } | Self::Consumer { .. } | Self::Compress { .. } => {
+                codes::ARCHIVE_UNREADABLE
+            }
             Self::Cut { .. }
             | Self::Damaged { .. }
             | Self::DataMissing { .. }

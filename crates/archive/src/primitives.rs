@@ -11,6 +11,8 @@ use crate::error::ArchiveError;
 
 /// Size of the read buffer, bytes.
 const BUFFER: usize = 64 * 1024;
+/// Most bytes of an entry that are kept to be copied; no text of a catalogue comes near it.
+const COPIED_LIMIT: usize = 128 * 1024 * 1024;
 
 /// A buffered reader that counts, and says where something went wrong.
 pub(crate) struct ArchiveReader<R> {
@@ -21,6 +23,8 @@ pub(crate) struct ArchiveReader<R> {
     int_size: usize,
     /// Bytes of an offset.
     off_size: usize,
+    /// Bytes that were consumed and not taken yet, where they are copied.
+    copied: Option<Vec<u8>>,
 }
 
 impl<R: Read> ArchiveReader<R> {
@@ -31,7 +35,24 @@ impl<R: Read> ArchiveReader<R> {
             subject: subject.into(),
             int_size: 4,
             off_size: 8,
+            copied: None,
         }
+    }
+
+    /// Keeps what is consumed for [`ArchiveReader::take_copied`].
+    pub(crate) fn copying(mut self) -> Self {
+        self.copied = Some(Vec::new());
+        self
+    }
+
+    /// What was consumed since the last call.
+    pub(crate) fn take_copied(&mut self) -> Vec<u8> {
+        self.copied.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Bytes of an offset.
+    pub(crate) fn off_size(&self) -> usize {
+        self.off_size
     }
 
     pub(crate) fn set_off_size(&mut self, off_size: usize) {
@@ -61,6 +82,16 @@ impl<R: Read> ArchiveReader<R> {
 
     /// What is buffered; empty at the end of the file.
     pub(crate) fn fill(&mut self) -> Result<&[u8], ArchiveError> {
+        if self
+            .copied
+            .as_ref()
+            .is_some_and(|bytes| bytes.len() > COPIED_LIMIT)
+        {
+            return Err(ArchiveError::TooLarge {
+                subject: format!("an entry of {}", self.subject),
+                limit: COPIED_LIMIT as u64,
+            });
+        }
         loop {
             match self.inner.fill_buf() {
                 Ok(_) => break,
@@ -78,6 +109,9 @@ impl<R: Read> ArchiveReader<R> {
     }
 
     pub(crate) fn consume(&mut self, bytes: usize) {
+        if let Some(copied) = &mut self.copied {
+            copied.extend_from_slice(&self.inner.buffer()[..bytes]);
+        }
         self.inner.consume(bytes);
         self.offset += bytes as u64;
     }

@@ -11,6 +11,8 @@ use crate::{
     fingerprint::{Fingerprint, ItemHasher},
 };
 
+/// What ends the rows: the terminator with all that follows it.
+pub(crate) const END: &[u8] = b"\\.\n\n\n";
 /// Line breaks after the terminator.
 const BREAKS: u8 = 3;
 /// The terminator's line.
@@ -139,6 +141,23 @@ impl RowCounter {
             self.ended += 1;
         }
         Ok(())
+    }
+
+    /// What was counted of rows that have no terminator yet.
+    ///
+    /// # Errors
+    /// When there was one, and when the last row has no end.
+    pub(crate) fn finish_part(self) -> Result<Rows, &'static str> {
+        if self.ended > 0 {
+            Err("a row is the terminator (\\.)")
+        } else if self.line.is_some() {
+            Err("the rows end inside a row")
+        } else {
+            Ok(Rows {
+                rows: self.rows,
+                fingerprint: self.fingerprint,
+            })
+        }
     }
 
     /// What was counted.

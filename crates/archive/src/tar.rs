@@ -140,12 +140,12 @@ impl<'a> Expected<'a> {
         if std::mem::replace(&mut self.note(oid)?.1, true) {
             return Err(data.archive.damaged(format!("the file {name} comes twice")));
         }
-        let mut sink = LargeObjectSink::new(oid, options.fingerprints);
+        let mut sink = LargeObjectSink::new(oid, options.fingerprints.of_large_objects());
         data.pieces(|piece| {
             sink.push(piece);
             Ok(())
         })?;
-        sink.finish(summary);
+        sink.add_to(summary);
         Ok(())
     }
 

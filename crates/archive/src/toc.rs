@@ -190,6 +190,11 @@ impl TocEntry {
             .is_some_and(|definition| definition.contains("'UTF8'"))
     }
 
+    /// For the entry `ENCODING`: the name of the encoding.
+    pub(crate) fn encoding(&self) -> Option<&str> {
+        self.definition.as_deref()?.split('\'').nth(1)
+    }
+
     /// The entry in words, for messages.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -1,95 +1,16 @@
 //! Hostile archives and scripts: an error, no panic, no hang, bounded memory.
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod made;
+
 use std::io::{self, Cursor, Read};
 
 use archive::{
     ArchiveError, CheckOptions, Fingerprint, Fingerprints, check_custom, check_directory,
     check_plain, codes, read_toc,
 };
+use made::Writer;
 use proptest::prelude::*;
-
-/// Writes archives as pg_dump does, so that every byte can be chosen.
-#[derive(Clone)]
-struct Writer {
-    bytes: Vec<u8>,
-    minor: u8,
-}
-
-impl Writer {
-    fn new(minor: u8, kind: u8, compression: u8) -> Self {
-        let mut bytes = b"PGDMP".to_vec();
-        bytes.extend([1, minor, 0, 4, 8, kind]);
-        let mut writer = Self { bytes, minor };
-        if minor >= 15 {
-            writer.bytes.push(compression);
-        } else {
-            writer.int(i64::from(compression));
-        }
-        for part in [1, 2, 3, 4, 5, 126, 0] {
-            writer.int(part);
-        }
-        writer.text("db").text("15.1").text("15.1");
-        writer
-    }
-
-    fn int(&mut self, value: i64) -> &mut Self {
-        self.bytes.push(u8::from(value < 0));
-        let magnitude = u32::try_from(value.unsigned_abs()).unwrap();
-        self.bytes.extend(magnitude.to_le_bytes());
-        self
-    }
-
-    fn text(&mut self, text: &str) -> &mut Self {
-        self.int(text.len() as i64);
-        self.bytes.extend(text.as_bytes());
-        self
-    }
-
-    fn null(&mut self) -> &mut Self {
-        self.int(-1)
-    }
-
-    fn entry(&mut self, id: i64, kind: &str, name: &str, copy: Option<&str>) -> &mut Self {
-        let has_data = matches!(kind, "TABLE DATA" | "BLOBS");
-        self.int(id).int(i64::from(has_data));
-        self.text("1259").text("1").text(name).text(kind).int(3);
-        self.text("").text("");
-        match copy {
-            Some(copy) => self.text(copy),
-            None => self.null(),
-        };
-        self.text("s").null();
-        if self.minor >= 14 {
-            self.null();
-        }
-        if self.minor >= 16 {
-            self.int(0);
-        }
-        self.text("owner").text("false").null();
-        self
-    }
-
-    fn position(&mut self, state: u8, offset: u64) -> &mut Self {
-        self.bytes.push(state);
-        self.bytes.extend(offset.to_le_bytes());
-        self
-    }
-
-    fn block(&mut self, id: i64, pieces: &[&[u8]]) -> &mut Self {
-        self.bytes.push(1);
-        self.int(id);
-        for piece in pieces {
-            self.int(piece.len() as i64);
-            self.bytes.extend(*piece);
-        }
-        self.int(0)
-    }
-
-    fn check(&self) -> Result<archive::ArchiveSummary, ArchiveError> {
-        check_custom(Cursor::new(&self.bytes), &CheckOptions::default())
-    }
-}
 
 const COPY: Option<&str> = Some("COPY s.t FROM stdin;\n");
 

@@ -169,7 +169,8 @@ pub(crate) struct TargetArgs {
     /// How long a program may move no byte before it is diagnosed
     #[arg(long, value_name = "TIME")]
     pub(crate) stall_timeout: Option<String>,
-    /// Sessions that pgstow may hold at once
+    /// Sessions that pgstow may hold at once [default: 4]. A backup by the parallel engine needs one
+    /// for pg_dump, one that leads and one for each mover: 4 leave two movers
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<u32>,
 }
@@ -204,7 +205,7 @@ pub(crate) struct DoctorArgs {
 pub(crate) enum FormatArg {
     /// One file, pg_dump's own container
     Custom,
-    /// A directory, dumped and restored by several jobs
+    /// A directory with one file for each table
     Directory,
     /// A script, compressed with zstd
     Plain,
@@ -222,6 +223,17 @@ pub(crate) enum VerifyArg {
     Restore,
 }
 
+/// Who moves the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// The parallel engine where it pays and can be used, else PostgreSQL's programs alone
+    Auto,
+    /// The parallel engine also where it is not expected to pay
+    Parallel,
+    /// PostgreSQL's programs alone
+    Stock,
+}
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct BackupArgs {
     #[arg(value_name = "TARGET", help = TARGET_HELP)]
@@ -235,7 +247,11 @@ pub(crate) struct BackupArgs {
     /// Format of the archives [default: custom]
     #[arg(long, value_enum)]
     pub(crate) format: Option<FormatArg>,
-    /// Jobs of pg_dump, in the directory format
+    /// Who moves the rows [default: auto]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(crate) engine: Option<EngineArg>,
+    /// Movers of the parallel engine, or jobs of pg_dump in the directory format; never more than
+    /// --max-connections leaves [default: the processors, 8 at most]
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     /// Check after the dump, before the backup is published [default: read]
@@ -417,7 +433,10 @@ pub(crate) struct RestoreArgs {
     /// Show the plan and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Jobs of pg_restore
+    /// Who moves the rows [default: auto]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(crate) engine: Option<EngineArg>,
+    /// Sessions that fill tables side by side, and jobs of pg_restore
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     #[command(flatten)]

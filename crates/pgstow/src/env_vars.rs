@@ -74,9 +74,17 @@ pub(crate) const FORMAT: EnvVar = EnvVar {
     name: "PGSTOW_FORMAT",
     doc: "format of backups (as --format)",
 };
+pub(crate) const ENGINE: EnvVar = EnvVar {
+    name: "PGSTOW_ENGINE",
+    doc: "who moves the rows of a backup: auto, parallel or stock (as --engine)",
+};
+pub(crate) const RESTORE_ENGINE: EnvVar = EnvVar {
+    name: "PGSTOW_RESTORE_ENGINE",
+    doc: "who moves the rows of a restore: auto, parallel or stock (as --engine)",
+};
 pub(crate) const JOBS: EnvVar = EnvVar {
     name: "PGSTOW_JOBS",
-    doc: "jobs of a directory backup (as --jobs)",
+    doc: "movers or jobs of a backup (as --jobs)",
 };
 pub(crate) const VERIFY: EnvVar = EnvVar {
     name: "PGSTOW_VERIFY",
@@ -109,9 +117,11 @@ pub(crate) const ALL: &[EnvVar] = &[
     STALL_TIMEOUT,
     MAX_CONNECTIONS,
     FORMAT,
+    ENGINE,
     JOBS,
     VERIFY,
     FINGERPRINT_BUDGET,
+    RESTORE_ENGINE,
     KEEP_OLD,
 ];
 

@@ -8,11 +8,11 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backup::{DumpFormat, VerifyLevel};
+use backup::{DumpFormat, EngineChoice, VerifyLevel};
 use dbexec::{ConnectionSettings, EnvSnapshot};
 
 use self::layers::{Layers, Origin, SecretRef, Value, read_file};
-use crate::args::{Command, GlobalArgs, TargetArgs};
+use crate::args::{Command, EngineArg, GlobalArgs, TargetArgs};
 use crate::dirs::{self, DataDir};
 use crate::env_vars;
 use crate::{error::CommandError, exit::codes};
@@ -70,11 +70,16 @@ pub(crate) struct Settings {
     pub(crate) target: TargetSettings,
     pub(crate) pg_bin_dir: Option<PathBuf>,
     pub(crate) format: DumpFormat,
+    /// Who moves the rows of a backup.
+    pub(crate) engine: EngineChoice,
+    /// Jobs as asked for.
     pub(crate) jobs: Option<u32>,
     pub(crate) verify: VerifyLevel,
     pub(crate) exclude_table_data: Vec<String>,
     /// Bytes of tables that a run fingerprints.
     pub(crate) fingerprint_budget: Option<u64>,
+    /// Who moves the rows of a restore.
+    pub(crate) restore_engine: EngineChoice,
     /// How long a replaced database is kept.
     pub(crate) keep_old: Duration,
     /// The layers, for `config show`.
@@ -148,10 +153,12 @@ impl Settings {
             target,
             pg_bin_dir: layers.path("programs.pg_bin_dir"),
             format,
+            engine: engine(&layers, "backup.engine"),
             jobs: number(&layers, "backup.jobs"),
             verify,
             exclude_table_data: layers.list("backup.exclude_table_data"),
             fingerprint_budget: layers.size("backup.fingerprint_budget"),
+            restore_engine: engine(&layers, "restore.engine"),
             keep_old: layers.duration("restore.keep_old").unwrap_or(KEEP_OLD),
             layers,
         })
@@ -181,6 +188,14 @@ impl Settings {
             settings.max_connections = sessions;
         }
         settings
+    }
+}
+
+fn engine(layers: &Layers, key: &str) -> EngineChoice {
+    match layers.text(key) {
+        Some("parallel") => EngineChoice::Parallel,
+        Some("stock") => EngineChoice::Stock,
+        _ => EngineChoice::Auto,
     }
 }
 
@@ -238,7 +253,9 @@ fn add_arguments(
         "--metrics-textfile",
         path(&global.metrics_textfile),
     )?;
+    let choice = |engine: &Option<EngineArg>| engine.as_ref().map(word).map(Value::Text);
     if let Command::Restore(args) = command {
+        layers.add_argument("restore.engine", "--engine", choice(&args.engine))?;
         layers.add_argument(
             "restore.keep_old",
             "--keep-old",
@@ -257,6 +274,7 @@ fn add_arguments(
             "--verify",
             value(args.verify.as_ref().map(word)),
         )?;
+        layers.add_argument("backup.engine", "--engine", choice(&args.engine))?;
         layers.add_argument("backup.jobs", "--jobs", count(args.jobs))?;
         layers.add_argument(
             "backup.fingerprint_budget",

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::{error::ArchiveError, toc::TocEntry};
+
 /// An entry with a table's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowsEntry {
@@ -18,6 +20,31 @@ pub struct RowsEntry {
     /// Whether a text here may be wrong: it is not UTF-8, or not ASCII in an archive whose
     /// encoding is another.
     pub lossy: bool,
+}
+
+impl RowsEntry {
+    /// The entry, when it holds a table's rows in COPY's text format; others are refused.
+    pub(crate) fn of(entry: &TocEntry) -> Result<Self, ArchiveError> {
+        match &entry.copy_statement {
+            Some(copy_statement) if entry.kind == "TABLE DATA" => Ok(Self {
+                dump_id: entry.dump_id,
+                oid: entry.oid,
+                schema: entry.schema.clone().unwrap_or_default(),
+                name: entry.name.clone(),
+                copy_statement: copy_statement.clone(),
+                lossy: entry.lossy,
+            }),
+            _ => Err(ArchiveError::Unsupported {
+                problem: format!("{} holds no rows in COPY's text format", entry.describe()),
+            }),
+        }
+    }
+
+    /// Notes that the archive's encoding is not UTF-8.
+    pub(crate) fn not_utf8(&mut self) {
+        let texts = [&self.schema, &self.name, &self.copy_statement];
+        self.lossy |= !texts.iter().all(|text| text.is_ascii());
+    }
 }
 
 /// Takes the data of an archive, one entry after the other. An error ends the stream.

@@ -3,8 +3,17 @@
 use std::io::Read;
 
 use crate::{
+    contents::{Part, walk},
+    directory::{check_file_name, compression_of, decode_file},
     error::ArchiveError,
-    stream::{DataConsumer, RowsEntry},
+    header::ArchiveKind,
+    options::CheckOptions,
+    primitives::ArchiveReader,
+    stream::{
+        DataConsumer, RowsEntry,
+        custom::large_object,
+        rows::{RowStream, refused},
+    },
 };
 
 /// An entry of a directory archive that has data.
@@ -36,8 +45,45 @@ pub fn read_directory_entries(
     toc: impl Read,
     wanted: &mut dyn FnMut(i32) -> bool,
 ) -> Result<Vec<DirectoryEntry>, ArchiveError> {
-    let _ = (toc, wanted);
-    Err(crate::write::soon())
+    let mut reader = ArchiveReader::new(toc, "toc.dat");
+    let mut entries = Vec::new();
+    let walked = walk(
+        &mut reader,
+        Some(ArchiveKind::DirectoryOrTar),
+        &CheckOptions::default(),
+        &mut |_, part| {
+            if let Part::Entry { entry, .. } = part
+                && entry.has_data
+                && wanted(entry.dump_id)
+            {
+                let name = entry.file_name.clone().unwrap_or_default();
+                check_file_name(&name)?;
+                entries.push(if entry.kind == "BLOBS" {
+                    DirectoryEntry::LargeObjects {
+                        dump_id: entry.dump_id,
+                        list_name: name,
+                    }
+                } else {
+                    DirectoryEntry::Rows {
+                        entry: RowsEntry::of(&entry)?,
+                        file_name: name,
+                    }
+                });
+            }
+            Ok(())
+        },
+    )?;
+    if reader.byte_or_end()?.is_some() {
+        return Err(reader.damaged("bytes follow the last entry"));
+    }
+    if !walked.utf8 {
+        for entry in &mut entries {
+            if let DirectoryEntry::Rows { entry, .. } = entry {
+                entry.not_utf8();
+            }
+        }
+    }
+    Ok(entries)
 }
 
 /// Reads a list of large objects: oid, and the name of the file without the suffix of its
@@ -62,8 +108,11 @@ pub fn stream_directory_rows(
     entry: &RowsEntry,
     consumer: &mut dyn DataConsumer,
 ) -> Result<(), ArchiveError> {
-    let _ = (file, file_name, entry, consumer);
-    Err(crate::write::soon())
+    let mut stream = RowStream::begin(entry, consumer)?;
+    decode_file(file_name, compression_of(file_name), file, &mut |piece| {
+        stream.push(piece)
+    })?;
+    stream.finish()
 }
 
 /// Decodes the file of a large object to its end. Its name, with the suffix, says how it is
@@ -77,6 +126,9 @@ pub fn stream_directory_large_object(
     oid: u32,
     consumer: &mut dyn DataConsumer,
 ) -> Result<(), ArchiveError> {
-    let _ = (file, file_name, oid, consumer);
-    Err(crate::write::soon())
+    consumer.begin_large_object(oid).map_err(refused)?;
+    decode_file(file_name, compression_of(file_name), file, &mut |piece| {
+        large_object(consumer, piece)
+    })?;
+    consumer.end_large_object().map_err(refused)
 }

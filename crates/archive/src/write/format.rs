@@ -23,20 +23,30 @@ impl WriteFormat {
     /// # Errors
     /// [`ArchiveError::Unsupported`]: zstd and LZ4 below 1.15, and levels that do not exist.
     pub fn check(&self, version: ArchiveVersion) -> Result<(), ArchiveError> {
-        let problem = match (self.compression, self.level) {
-            (Compression::Lz4 | Compression::Zstd, _) if version.minor < 15 => format!(
-                "archives of version {version} know no {}",
-                self.compression.as_str()
-            ),
-            (Compression::Gzip, level) if level != -1 && !(1..=9).contains(&level) => {
-                format!("gzip has no level {level}")
-            }
-            (Compression::Zstd, level) if !(1..=22).contains(&level) => {
-                format!("zstd has no level {level}")
-            }
-            _ => return Ok(()),
+        if version.minor < 15 && matches!(self.compression, Compression::Lz4 | Compression::Zstd) {
+            return Err(ArchiveError::Unsupported {
+                problem: format!(
+                    "archives of version {version} know no {}",
+                    self.compression.as_str()
+                ),
+            });
+        }
+        self.check_level()
+    }
+
+    pub(crate) fn check_level(&self) -> Result<(), ArchiveError> {
+        let known = match self.compression {
+            Compression::None | Compression::Lz4 => true,
+            Compression::Gzip => self.level == -1 || (1..=9).contains(&self.level),
+            Compression::Zstd => (1..=22).contains(&self.level),
         };
-        Err(ArchiveError::Unsupported { problem })
+        if known {
+            Ok(())
+        } else {
+            Err(ArchiveError::Unsupported {
+                problem: format!("{} has no level {}", self.compression.as_str(), self.level),
+            })
+        }
     }
 
     /// What stands behind the names of the data files of a directory archive that its table of
@@ -53,11 +63,5 @@ impl WriteFormat {
 
     pub(crate) fn custom(&self) -> bool {
         self.kind == ArchiveKind::Custom
-    }
-}
-
-pub(crate) fn soon() -> ArchiveError {
-    ArchiveError::Unsupported {
-        problem: "not yet written".to_owned(),
     }
 }

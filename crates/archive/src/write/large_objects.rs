@@ -1,15 +1,31 @@
 //! Large objects of one `BLOBS` entry.
 
 use crate::{
+    custom::BLOCK_LARGE_OBJECTS,
+    data::LargeObjectSink,
     error::ArchiveError,
     fingerprint::Fingerprint,
-    write::{DumpData, WriteFormat},
+    write::{
+        DumpData, DumpDataKind, WriteFormat,
+        compress::{Compressor, Role, write_int},
+    },
 };
 
 /// Encodes large objects, one after the other, in any thread. In a custom archive the bytes of many
 /// objects follow each other; in a directory those of each are a file of their own, named
 /// [`LargeObjectsWriter::file_name`].
-pub struct LargeObjectEncoder(());
+pub struct LargeObjectEncoder {
+    format: WriteFormat,
+    fingerprint: bool,
+    summary: LargeObjectsSummary,
+    current: Option<Current>,
+}
+
+/// The large object that is being encoded.
+struct Current {
+    sink: LargeObjectSink,
+    compressor: Compressor,
+}
 
 /// What was encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,43 +56,76 @@ impl LargeObjectEncoder {
     /// `fingerprint` says whether the large objects are fingerprinted.
     ///
     /// # Errors
-    /// [`ArchiveError::Unsupported`] when a compressor cannot be made.
+    /// [`ArchiveError::Unsupported`] for a level that does not exist.
     pub fn new(format: WriteFormat, fingerprint: bool) -> Result<Self, ArchiveError> {
-        let _ = (format, fingerprint);
-        Err(crate::write::soon())
+        format.check_level()?;
+        Ok(Self {
+            format,
+            fingerprint,
+            summary: LargeObjectsSummary {
+                fingerprint: fingerprint.then(Fingerprint::default),
+                ..LargeObjectsSummary::default()
+            },
+            current: None,
+        })
     }
 
     /// Begins a large object. Appends what is ready to `output`, as the others do.
     ///
     /// # Errors
-    /// [`ArchiveError::Unsupported`] for oid 0, and when the compressor fails.
+    /// [`ArchiveError::Unsupported`] for oid 0, and when the one before was not ended.
     pub fn begin(&mut self, oid: u32, output: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let _ = (oid, output);
-        Err(crate::write::soon())
+        if oid == 0 || self.current.is_some() {
+            return Err(out_of_turn("begin"));
+        }
+        if self.format.custom() {
+            // As pg_dump writes it.
+            write_int(oid.cast_signed(), output);
+        }
+        self.current = Some(Current {
+            sink: LargeObjectSink::new(oid, self.fingerprint),
+            compressor: Compressor::new(self.format, Role::Whole),
+        });
+        Ok(())
     }
 
     /// Takes a part of the content.
     ///
     /// # Errors
-    /// [`ArchiveError::Unsupported`] when the compressor fails.
+    /// [`ArchiveError::Unsupported`] when none was begun, [`ArchiveError::Compress`].
     pub fn push(&mut self, content: &[u8], output: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let _ = (content, output);
-        Err(crate::write::soon())
+        let Some(current) = &mut self.current else {
+            return Err(out_of_turn("go on"));
+        };
+        current.sink.push(content);
+        current.compressor.push(content, output)
     }
 
     /// Ends the large object.
     ///
     /// # Errors
-    /// [`ArchiveError::Unsupported`] when the compressor fails.
+    /// [`ArchiveError::Unsupported`] when none was begun, [`ArchiveError::Compress`].
     pub fn end(&mut self, output: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let _ = output;
-        Err(crate::write::soon())
+        let Some(current) = self.current.take() else {
+            return Err(out_of_turn("end"));
+        };
+        current.compressor.finish(output)?;
+        if self.format.custom() {
+            write_int(0, output);
+        }
+        let (bytes, hash) = current.sink.finish();
+        self.summary.count += 1;
+        self.summary.bytes += bytes;
+        if let (Some(fingerprint), Some(hash)) = (&mut self.summary.fingerprint, hash) {
+            fingerprint.add_hash(hash);
+        }
+        Ok(())
     }
 
     /// Encodes a whole large object.
     ///
     /// # Errors
-    /// [`ArchiveError::Unsupported`] for oid 0, and when the compressor fails.
+    /// [`ArchiveError::Unsupported`] for oid 0, [`ArchiveError::Compress`].
     pub fn encode(
         &mut self,
         oid: u32,
@@ -88,17 +137,26 @@ impl LargeObjectEncoder {
         self.end(output)
     }
 
-    /// What was encoded.
+    /// What was encoded and ended.
     #[must_use]
     pub fn finish(self) -> LargeObjectsSummary {
-        LargeObjectsSummary::default()
+        self.summary
+    }
+}
+
+fn out_of_turn(what: &str) -> ArchiveError {
+    ArchiveError::Unsupported {
+        problem: format!("no large object can {what} here"),
     }
 }
 
 /// Writes what stands around the large objects of an entry: in a custom archive the begin and the
 /// end of their block (the objects' bytes stand between); in a directory the list, which is a file
 /// of its own, named [`DumpData::file_name`].
-pub struct LargeObjectsWriter(());
+pub struct LargeObjectsWriter {
+    format: WriteFormat,
+    summary: LargeObjectsSummary,
+}
 
 impl LargeObjectsWriter {
     /// Appends the begin to `output`: nothing, for a directory.
@@ -110,30 +168,50 @@ impl LargeObjectsWriter {
         entry: &DumpData,
         output: &mut Vec<u8>,
     ) -> Result<Self, ArchiveError> {
-        let _ = (format, entry, output);
-        Err(crate::write::soon())
+        if !matches!(entry.kind, DumpDataKind::LargeObjects { .. }) {
+            return Err(ArchiveError::Unsupported {
+                problem: format!("{} holds no large objects", entry.describe()),
+            });
+        }
+        if format.custom() {
+            output.push(BLOCK_LARGE_OBJECTS);
+            write_int(entry.dump_id, output);
+        }
+        Ok(Self {
+            format,
+            summary: LargeObjectsSummary::default(),
+        })
     }
 
     /// Directory: appends the line of this large object to the list. Custom: nothing.
     pub fn list(&mut self, oid: u32, output: &mut Vec<u8>) {
-        let _ = (oid, output);
+        if !self.format.custom() {
+            output.extend_from_slice(format!("{oid} {}\n", listed_name(oid)).as_bytes());
+        }
     }
 
     /// Adds objects whose bytes were written.
     pub fn add(&mut self, objects: &LargeObjectsSummary) {
-        let _ = objects;
+        self.summary.merge(objects);
     }
 
     /// Appends the end to `output`: nothing, for a directory.
     #[must_use]
     pub fn finish(self, output: &mut Vec<u8>) -> LargeObjectsSummary {
-        let _ = output;
-        LargeObjectsSummary::default()
+        if self.format.custom() {
+            // An oid of 0.
+            write_int(0, output);
+        }
+        self.summary
     }
 
     /// Directory: name of the file of a large object, with the suffix of its compression.
     #[must_use]
     pub fn file_name(format: WriteFormat, oid: u32) -> String {
-        format!("blob_{oid}.dat{}", format.file_suffix())
+        format!("{}{}", listed_name(oid), format.file_suffix())
     }
+}
+
+fn listed_name(oid: u32) -> String {
+    format!("blob_{oid}.dat")
 }

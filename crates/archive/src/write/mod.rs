@@ -11,7 +11,6 @@ mod unit;
 
 pub use entry::EntryWriter;
 pub use format::WriteFormat;
-pub(crate) use format::soon;
 pub use large_objects::{LargeObjectEncoder, LargeObjectsSummary, LargeObjectsWriter};
 pub use toc::{DumpData, DumpDataKind, DumpToc, copy_toc};
 pub use toc_only::toc_without_data;

@@ -1,10 +1,24 @@
 //! The table of contents of pg_dump's own archive, copied into the archive to be made.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 use crate::{
-    error::ArchiveError, options::CheckOptions, summary::ArchiveSummary, write::WriteFormat,
+    columns::order_of_columns,
+    contents::{Part, walk},
+    error::ArchiveError,
+    header::{ArchiveKind, ArchiveVersion, Compression, Header},
+    options::CheckOptions,
+    primitives::ArchiveReader,
+    summary::ArchiveSummary,
+    toc::{TocEntry, describe},
+    write::{WriteFormat, compress::write_int},
 };
+
+/// Place of the format byte in a header; that of the compression follows.
+const FORMAT_AT: usize = 10;
+/// Bytes that are collected before they are written.
+const BUFFER: usize = 64 * 1024;
 
 /// What is kept of a table of contents that was copied.
 #[derive(Debug)]
@@ -80,6 +94,247 @@ pub fn copy_toc(
     options: &CheckOptions<'_>,
     output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<DumpToc, ArchiveError> {
-    let _ = (reader, format, options, output);
-    Err(crate::write::soon())
+    let mut reader = ArchiveReader::new(reader, "the table of contents").copying();
+    let mut writer = TocWriter {
+        format,
+        bytes: 0,
+        buffer: Vec::new(),
+        output,
+    };
+    let mut header = None;
+    let mut data = Vec::new();
+    let mut large_objects = LargeObjectOids::default();
+    let walked = walk(
+        &mut reader,
+        Some(ArchiveKind::Custom),
+        options,
+        &mut |reader, part| match part {
+            Part::Header(read) => {
+                format.check(read.version)?;
+                if read.compression != Compression::None {
+                    return Err(ArchiveError::Unsupported {
+                        problem: "the archive to be copied is compressed".to_owned(),
+                    });
+                }
+                header = Some(Header {
+                    kind: format.kind,
+                    compression: format.compression,
+                    ..read.clone()
+                });
+                writer.header(reader.take_copied(), read.version)
+            }
+            Part::Entry { entry, inherits } => {
+                let file_name = if format.custom() {
+                    None
+                } else {
+                    file_name(&entry, reader_minor(header.as_ref()))
+                };
+                writer.entry(
+                    reader.take_copied(),
+                    reader.off_size(),
+                    file_name.as_deref(),
+                )?;
+                large_objects.take(&entry);
+                if entry.has_data {
+                    let oids = large_objects.of(&entry);
+                    data.push(DumpData::of(*entry, inherits, file_name, oids));
+                }
+                Ok(())
+            }
+        },
+    )?;
+    writer.flush()?;
+    let bytes = writer.bytes;
+    let mut summary = walked.summary;
+    if let Some(header) = header {
+        summary.header = header;
+    }
+    if !walked.utf8 {
+        summary.not_utf8();
+        data.iter_mut().for_each(DumpData::not_utf8);
+    }
+    Ok(DumpToc {
+        summary,
+        encoding: walked.encoding,
+        data,
+        bytes,
+    })
+}
+
+fn reader_minor(header: Option<&Header>) -> u8 {
+    header.map_or(0, |header| header.version.minor)
+}
+
+/// The name that pg_dump gives the file of an entry of a directory archive; of those without data
+/// only `BLOBS` have one.
+fn file_name(entry: &TocEntry, minor: u8) -> Option<String> {
+    if entry.kind != "BLOBS" {
+        return entry.has_data.then(|| format!("{}.dat", entry.dump_id));
+    }
+    // Several lists since 17.
+    Some(if minor >= 16 {
+        format!("blobs_{}.toc", entry.dump_id)
+    } else {
+        "blobs.toc".to_owned()
+    })
+}
+
+impl DumpData {
+    fn of(entry: TocEntry, inherits: bool, file_name: Option<String>, oids: Vec<u32>) -> Self {
+        let statement = entry.copy_statement.as_deref().filter(|_| inherits);
+        Self {
+            columns: statement.and_then(order_of_columns),
+            dump_id: entry.dump_id,
+            oid: entry.oid,
+            kind: match (entry.kind.as_str(), entry.copy_statement) {
+                ("BLOBS", _) => DumpDataKind::LargeObjects { oids },
+                ("TABLE DATA", Some(copy_statement)) => DumpDataKind::Rows { copy_statement },
+                _ => DumpDataKind::Other { kind: entry.kind },
+            },
+            schema: entry.schema.unwrap_or_default(),
+            name: entry.name,
+            file_name,
+            lossy: entry.lossy,
+        }
+    }
+
+    fn not_utf8(&mut self) {
+        let statement = match &self.kind {
+            DumpDataKind::Rows { copy_statement } => copy_statement.as_str(),
+            DumpDataKind::LargeObjects { .. } | DumpDataKind::Other { .. } => "",
+        };
+        let texts = [&self.schema, &self.name, statement];
+        self.lossy |= !texts.iter().all(|text| text.is_ascii());
+    }
+
+    /// The entry in words, for messages.
+    pub(crate) fn describe(&self) -> String {
+        let kind = match &self.kind {
+            DumpDataKind::Rows { .. } => "TABLE DATA",
+            DumpDataKind::LargeObjects { .. } => "BLOBS",
+            DumpDataKind::Other { kind } => kind,
+        };
+        describe(kind, Some(&self.schema), &self.name)
+    }
+
+    /// The statement of an entry with rows; others are refused.
+    pub(crate) fn copy_statement(&self) -> Result<&str, ArchiveError> {
+        match &self.kind {
+            DumpDataKind::Rows { copy_statement } => Ok(copy_statement),
+            DumpDataKind::LargeObjects { .. } | DumpDataKind::Other { .. } => {
+                Err(ArchiveError::Unsupported {
+                    problem: format!("{} holds no rows in COPY's text format", self.describe()),
+                })
+            }
+        }
+    }
+}
+
+/// Collects the oids of large objects from their metadata, which comes before their data: an entry
+/// `BLOB` for each until 16, and one `BLOB METADATA` for many, a line each, since 17.
+#[derive(Default)]
+struct LargeObjectOids {
+    single: Vec<u32>,
+    groups: HashMap<i32, Vec<u32>>,
+}
+
+impl LargeObjectOids {
+    fn take(&mut self, entry: &TocEntry) {
+        match entry.kind.as_str() {
+            "BLOB" => self.single.extend(entry.name.parse::<u32>()),
+            "BLOB METADATA" => {
+                let lines = entry.definition.as_deref().unwrap_or_default().lines();
+                let oids = lines.filter_map(|line| line.parse().ok()).collect();
+                self.groups.insert(entry.dump_id, oids);
+            }
+            _ => {}
+        }
+    }
+
+    /// The oids of an entry `BLOBS`.
+    fn of(&mut self, entry: &TocEntry) -> Vec<u32> {
+        if entry.kind != "BLOBS" {
+            return Vec::new();
+        }
+        let mut oids = std::mem::take(&mut self.single);
+        for dependency in &entry.dependencies {
+            oids.extend(self.groups.remove(dependency).unwrap_or_default());
+        }
+        oids
+    }
+}
+
+/// Writes header and entries, changed from those of an archive that was read.
+pub(crate) struct TocWriter<'a> {
+    pub(crate) format: WriteFormat,
+    /// Bytes written so far.
+    pub(crate) bytes: u64,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) output: &'a mut dyn FnMut(&[u8]) -> io::Result<()>,
+}
+
+impl TocWriter<'_> {
+    /// Takes the bytes of header and number of entries.
+    pub(crate) fn header(
+        &mut self,
+        mut read: Vec<u8>,
+        version: ArchiveVersion,
+    ) -> Result<(), ArchiveError> {
+        let mut compression = Vec::new();
+        if version.minor >= 15 {
+            compression.push(match self.format.compression {
+                Compression::None => 0,
+                Compression::Gzip => 1,
+                Compression::Lz4 => 2,
+                Compression::Zstd => 3,
+            });
+        } else {
+            let level = match self.format.compression {
+                Compression::None => 0,
+                _ => self.format.level,
+            };
+            write_int(level, &mut compression);
+        }
+        read[FORMAT_AT] = match self.format.kind {
+            ArchiveKind::Custom => 1,
+            ArchiveKind::DirectoryOrTar => 3,
+        };
+        let at = FORMAT_AT + 1;
+        read.splice(at..at + compression.len(), compression);
+        self.write(&read)
+    }
+
+    /// Takes the bytes of an entry of a custom archive.
+    fn entry(
+        &mut self,
+        mut read: Vec<u8>,
+        off_size: usize,
+        file_name: Option<&str>,
+    ) -> Result<(), ArchiveError> {
+        if !self.format.custom() {
+            // State and offset.
+            read.truncate(read.len() - (1 + off_size));
+            let name = file_name.unwrap_or_default();
+            write_int(i32::try_from(name.len()).unwrap_or(0), &mut read);
+            read.extend_from_slice(name.as_bytes());
+        }
+        self.write(&read)
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        for piece in bytes.chunks(BUFFER) {
+            self.buffer.extend_from_slice(piece);
+            if self.buffer.len() >= BUFFER {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), ArchiveError> {
+        self.bytes += self.buffer.len() as u64;
+        (self.output)(&self.buffer).map_err(|source| ArchiveError::Consumer { source })?;
+        self.buffer.clear();
+        Ok(())
+    }
 }

@@ -4,11 +4,25 @@
 use crate::{
     error::ArchiveError,
     fingerprint::Fingerprint,
-    write::{DumpData, WriteFormat},
+    rows::RowCounter,
+    write::{
+        DumpData, WriteFormat,
+        compress::{Compressor, Role},
+    },
 };
 
-/// Counts, fingerprints and compresses the rows of one unit.
-pub struct UnitEncoder(());
+/// Most bytes that are counted before they are compressed, so that they are still in the cache.
+const SLICE: usize = 64 * 1024;
+
+/// Counts, fingerprints and compresses the rows of one unit. Several may work at once; their bytes
+/// are written one after the other, in the order of the rows.
+pub struct UnitEncoder {
+    rows: RowCounter,
+    bytes: u64,
+    compressor: Compressor,
+    /// The entry in words.
+    subject: String,
+}
 
 /// What a unit held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,33 +41,62 @@ impl UnitEncoder {
     /// `fingerprint` says whether the rows are fingerprinted.
     ///
     /// # Errors
-    /// [`ArchiveError::Unsupported`] when the entry does not hold rows, or a compressor cannot be
-    /// made.
+    /// [`ArchiveError::Unsupported`] when the entry does not hold rows, and for a level that does
+    /// not exist.
     pub fn new(
         format: WriteFormat,
         entry: &DumpData,
         fingerprint: bool,
     ) -> Result<Self, ArchiveError> {
-        let _ = (format, entry, fingerprint);
-        Err(crate::write::soon())
+        format.check_level()?;
+        entry.copy_statement()?;
+        Ok(Self {
+            rows: RowCounter::new(fingerprint, entry.columns.clone()),
+            bytes: 0,
+            compressor: Compressor::new(format, Role::Part),
+            subject: format!("the data of {}", entry.describe()),
+        })
     }
 
     /// Takes bytes of rows, cut anywhere, and appends to `output` what is ready for the file.
     ///
     /// # Errors
-    /// [`ArchiveError::Damaged`] when a row is the terminator, [`ArchiveError::Unsupported`] when
-    /// the compressor fails.
+    /// [`ArchiveError::Damaged`] when something follows a row that is the terminator,
+    /// [`ArchiveError::Compress`].
     pub fn push(&mut self, rows: &[u8], output: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let _ = (rows, output);
-        Err(crate::write::soon())
+        for slice in rows.chunks(SLICE) {
+            if let Err(problem) = self.rows.push(slice) {
+                return Err(damaged(self.subject.clone(), self.bytes, problem));
+            }
+            self.bytes += slice.len() as u64;
+            self.compressor.push(slice, output)?;
+        }
+        Ok(())
     }
 
     /// Ends the unit and appends the rest of its bytes to `output`.
     ///
     /// # Errors
-    /// [`ArchiveError::Damaged`] when the last row has no end, and those of [`UnitEncoder::push`].
+    /// [`ArchiveError::Damaged`] when the last row has no end or is the terminator,
+    /// [`ArchiveError::Compress`].
     pub fn finish(self, output: &mut Vec<u8>) -> Result<UnitSummary, ArchiveError> {
-        let _ = output;
-        Err(crate::write::soon())
+        let rows = self
+            .rows
+            .finish_part()
+            .map_err(|problem| damaged(self.subject, self.bytes, problem))?;
+        Ok(UnitSummary {
+            rows: rows.rows,
+            bytes: self.bytes,
+            fingerprint: rows.fingerprint,
+            adler: self.compressor.finish(output)?,
+        })
+    }
+}
+
+fn damaged(subject: String, offset: u64, problem: &str) -> ArchiveError {
+    ArchiveError::Damaged {
+        subject,
+        offset,
+        problem: problem.to_owned(),
     }
 }

@@ -23,6 +23,7 @@ use super::types::{
 };
 use crate::context::DbContext;
 use crate::executor::{ExecError, ProgramExit};
+use crate::native::{NativeRoute, NoRoute, find};
 use crate::runtime::{
     ContainerRuntime, ContainerState, ExecSession, ExecSpec, Frame, PutFile, RuntimeError,
 };
@@ -46,6 +47,7 @@ struct Inner {
     runtime: Arc<dyn ContainerRuntime>,
     settings: ConnectionSettings,
     programs: OnceCell<Programs>,
+    native: OnceCell<Arc<NativeRoute>>,
 }
 
 /// What the search for programs found.
@@ -73,7 +75,7 @@ impl DockerPgExecutor {
             });
         };
         let (id, name) = (container.id.clone(), container.name.clone());
-        let programs = OnceCell::new();
+        let (programs, native) = (OnceCell::new(), OnceCell::new());
         Ok(Self {
             inner: Arc::new(Inner {
                 context,
@@ -82,6 +84,7 @@ impl DockerPgExecutor {
                 runtime,
                 settings,
                 programs,
+                native,
             }),
         })
     }
@@ -669,6 +672,20 @@ impl PgExecutor for DockerPgExecutor {
             processes,
             sessions,
         })
+    }
+
+    async fn native(&self) -> Result<Arc<NativeRoute>, NoRoute> {
+        let inner = &self.inner;
+        let searching = async || {
+            let (runtime, creds) = (&inner.runtime, &inner.context.creds);
+            let routes = find::container_candidates(&**runtime, &inner.id, creds).await?;
+            let keeper = find::Keeper::Container {
+                runtime: Arc::clone(runtime),
+                id: inner.id.clone(),
+            };
+            find::find(self, routes, keeper).await
+        };
+        inner.native.get_or_try_init(searching).await.cloned()
     }
 
     async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {

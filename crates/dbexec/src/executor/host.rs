@@ -29,6 +29,7 @@ use super::types::{
 };
 use crate::context::DbContext;
 use crate::executor::{ExecError, ProgramExit};
+use crate::native::{NativeRoute, NoRoute, find};
 use crate::runtime::Frame;
 
 const EXIT_WAIT: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ struct Inner {
     host: HostPrograms,
     settings: ConnectionSettings,
     found: OnceCell<Vec<Installation>>,
+    native: OnceCell<Arc<NativeRoute>>,
 }
 
 impl HostPgExecutor {
@@ -53,13 +55,14 @@ impl HostPgExecutor {
     /// credentials.
     #[must_use]
     pub fn new(context: DbContext, host: HostPrograms, settings: ConnectionSettings) -> Self {
-        let found = OnceCell::new();
+        let (found, native) = (OnceCell::new(), OnceCell::new());
         Self {
             inner: Arc::new(Inner {
                 context,
                 host,
                 settings,
                 found,
+                native,
             }),
         }
     }
@@ -542,6 +545,14 @@ impl PgExecutor for HostPgExecutor {
             processes,
             sessions,
         })
+    }
+
+    async fn native(&self) -> Result<Arc<NativeRoute>, NoRoute> {
+        let searching = async || {
+            let routes = find::host_routes(&self.inner.context.creds).map_err(NoRoute::because)?;
+            find::find(self, routes, find::Keeper::Nobody).await
+        };
+        self.inner.native.get_or_try_init(searching).await.cloned()
     }
 
     async fn free_bytes(&self, directory: &str) -> Result<Option<u64>, ExecError> {

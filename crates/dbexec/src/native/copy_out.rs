@@ -1,31 +1,163 @@
 //! Rows out of the server.
 
-use super::{NativeError, NativeSession};
+use bytes::Buf;
+
+use super::wire::{HEADER, Message, header};
+use super::{NativeError, NativeSession, message};
 
 /// A `COPY … TO STDOUT` that is running.
 #[derive(Debug)]
 pub struct CopyOut<'a> {
-    pub(super) session: &'a mut NativeSession,
+    session: &'a mut NativeSession,
+    /// Bytes of the frame that was begun and that are still to come.
+    left: usize,
+    stage: Stage,
+    rows: Option<u64>,
 }
 
-impl CopyOut<'_> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Rows come.
+    Rows,
+    /// The rows are over, the statements not yet.
+    Tail,
+    /// Everything is confirmed.
+    Done,
+    /// An error was returned.
+    Failed,
+}
+
+impl<'a> CopyOut<'a> {
+    pub(super) fn new(session: &'a mut NativeSession) -> Self {
+        Self {
+            session,
+            left: 0,
+            stage: Stage::Rows,
+            rows: None,
+        }
+    }
+
     /// Appends row bytes to `into` until at least `want` more are there, or the end. May stop
-    /// inside a row, so that a long row does not have to fit into memory. `false`: the end was
-    /// reached, and the server confirmed all statements.
+    /// inside a row, so that a long row does not have to fit into memory; may append somewhat more
+    /// than `want`. `false`: the end was reached, and the server confirmed all statements.
     ///
     /// # Errors
     /// [`NativeError::Server`]: the COPY failed and the session can go on (unless the severity is
     /// `FATAL`). Anything else is the session's end.
     pub async fn read(&mut self, into: &mut Vec<u8>, want: usize) -> Result<bool, NativeError> {
-        let _ = (into, want);
-        self.session.batch("").await.map(|()| false)
+        let enough = into.len() + want.max(1);
+        loop {
+            match self.stage {
+                Stage::Done => return Ok(false),
+                Stage::Failed => {
+                    return Err(NativeError::Over {
+                        reason: "the COPY failed before".to_owned(),
+                    });
+                }
+                Stage::Tail => self.tail().await?,
+                Stage::Rows => {
+                    let wants_more = self.take_frames(into, enough)?;
+                    if into.len() >= enough {
+                        return Ok(true);
+                    }
+                    if wants_more {
+                        let filled = self.session.wire.fill().await;
+                        if let Err(error) = filled {
+                            self.stage = Stage::Failed;
+                            return Err(self.session.dead(error));
+                        }
+                    } else {
+                        self.other().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends the rows that are in the buffer. `false`: another kind of message is next.
+    fn take_frames(&mut self, into: &mut Vec<u8>, enough: usize) -> Result<bool, NativeError> {
+        let input = &mut self.session.wire.input;
+        let mut at = 0;
+        let wants_more = loop {
+            let rest = &input[at..];
+            if self.left > 0 {
+                let there = self.left.min(rest.len());
+                into.extend_from_slice(&rest[..there]);
+                self.left -= there;
+                at += there;
+                if self.left > 0 || into.len() >= enough {
+                    break true;
+                }
+                continue;
+            }
+            match header(rest) {
+                Ok(Some((b'd', length))) => {
+                    self.left = length;
+                    at += HEADER;
+                }
+                Ok(Some(_)) => break false,
+                Ok(None) => break true,
+                Err(error) => {
+                    self.stage = Stage::Failed;
+                    return Err(self.session.dead(error));
+                }
+            }
+        };
+        input.advance(at);
+        Ok(wants_more)
+    }
+
+    /// A message between rows, or their end.
+    async fn other(&mut self) -> Result<(), NativeError> {
+        match self.step().await?.map(|message| message.kind) {
+            None => {}
+            Some(b'c') => self.stage = Stage::Tail,
+            Some(kind) => {
+                self.stage = Stage::Failed;
+                return Err(self.session.unexpected(kind));
+            }
+        }
+        Ok(())
+    }
+
+    /// From the last row to the end of all statements.
+    async fn tail(&mut self) -> Result<(), NativeError> {
+        let Some(message) = self.step().await? else {
+            return Ok(());
+        };
+        match message.kind {
+            b'C' if self.rows.is_none() => self.rows = message::copied(&message.body),
+            b'C' | b'T' | b'D' | b'I' => {}
+            b'Z' => {
+                self.session.ready();
+                self.stage = Stage::Done;
+            }
+            kind => {
+                self.stage = Stage::Failed;
+                return Err(self.session.unexpected(kind));
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self) -> Result<Option<Message>, NativeError> {
+        let step = self.session.step().await;
+        if step.is_err() {
+            self.stage = Stage::Failed;
+        }
+        step
     }
 
     /// Reads (and drops) what is left and returns the number of rows that the server tells.
     ///
     /// # Errors
     /// As [`CopyOut::read`].
-    pub async fn finish(self) -> Result<u64, NativeError> {
-        self.session.batch("").await.map(|()| 0)
+    pub async fn finish(mut self) -> Result<u64, NativeError> {
+        let mut rest = Vec::new();
+        while self.read(&mut rest, 64 * 1024).await? {
+            rest.clear();
+        }
+        self.rows
+            .ok_or_else(|| NativeError::protocol("the end of a COPY that does not tell its rows"))
     }
 }

@@ -14,15 +14,15 @@ pub enum NativeError {
         /// SQLSTATE, five characters.
         sqlstate: String,
         /// `ERROR`, `FATAL` or `PANIC`, not translated.
-        severity: String,
+        severity: Box<str>,
         /// The server's own words.
         message: String,
         /// Its detail, where it gave one.
-        detail: Option<String>,
+        detail: Option<Box<str>>,
         /// Its hint, where it gave one.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
         /// Where it happened (`COPY t, line 3`), where it told.
-        context: Option<String>,
+        context: Option<Box<str>>,
     },
     /// The server refused the login, or asked for a kind of login that is not given this way.
     #[error("the login was refused: {message}")]

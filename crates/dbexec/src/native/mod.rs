@@ -7,9 +7,16 @@
 mod cancel;
 mod copy_in;
 mod copy_out;
+mod dial;
 mod error;
+pub(crate) mod find;
+mod login;
+mod message;
+mod quote;
 mod route;
 mod session;
+mod stream;
+mod wire;
 
 pub use cancel::Canceller;
 pub use copy_in::CopyIn;

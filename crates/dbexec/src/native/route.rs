@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NativeError, NativeSession};
+use super::find::{Facts, Keeper};
 use crate::codes;
+use crate::creds::DbCreds;
+use crate::executor::ConnectionSettings;
 
 /// A way to the server, without credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -96,7 +98,14 @@ fn in_words(tried: &[(Route, String)]) -> String {
 /// A route that was proven to lead to the discovered server; opens sessions on it.
 #[derive(Debug)]
 pub struct NativeRoute {
-    route: Route,
+    pub(super) route: Route,
+    pub(super) creds: DbCreds,
+    pub(super) settings: ConnectionSettings,
+    /// What the server told when it was proven.
+    pub(super) expected: Facts,
+    /// The question for it.
+    pub(super) facts: String,
+    pub(super) keeper: Keeper,
 }
 
 impl NativeRoute {
@@ -104,15 +113,5 @@ impl NativeRoute {
     #[must_use]
     pub fn route(&self) -> &Route {
         &self.route
-    }
-
-    /// Opens a session on a database of the server. Its `application_name` is the settings' with
-    /// `-` and `suffix`, so that a later reap finds it. The server is looked at again.
-    ///
-    /// # Errors
-    /// The login's refusal, [`NativeError::OtherServer`], or the connection's failure.
-    pub async fn open(&self, database: &str, suffix: &str) -> Result<NativeSession, NativeError> {
-        let _ = (database, suffix);
-        Err(NativeError::unsupported("native sessions"))
     }
 }

@@ -1,19 +1,41 @@
 //! One session with the server.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use postgres_protocol::message::frontend;
 use serde::de::DeserializeOwned;
 
+use super::dial::Dialer;
+use super::login::{self, Channel, Greeting};
+use super::message::{self, error, text};
+use super::quote::substitute;
+use super::wire::{Message, Wire, broken};
 use super::{Canceller, CopyIn, CopyOut, NativeError, Route};
 use crate::creds::DbCreds;
 use crate::executor::ConnectionSettings;
+use crate::query;
+
+/// How long the end of a session may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// What a session says that was left in the middle of an answer.
+const TORN: &str = "an earlier statement was not read to its end";
 
 /// A session with the server. Dropping it closes the connection; a statement that is running then
 /// goes on until it next writes, unless a [`Canceller`] ends it.
 ///
 /// An error of a statement leaves the session usable. A future of it that is dropped half-way, and
 /// a COPY that is dropped before its end, make it unusable ([`NativeError::Over`]).
+///
+/// Only connecting and closing are bounded in time: whoever waits for an answer decides how long.
 #[derive(Debug)]
 pub struct NativeSession {
+    pub(super) wire: Wire,
+    parameters: BTreeMap<String, String>,
     pid: i32,
+    canceller: Canceller,
+    /// Why it cannot be used, while (or because) an answer is not read to its end.
+    over: Option<String>,
 }
 
 impl NativeSession {
@@ -28,8 +50,43 @@ impl NativeSession {
         settings: &ConnectionSettings,
         application_name: &str,
     ) -> Result<Self, NativeError> {
-        let _ = (route, creds, database, settings, application_name);
-        Err(NativeError::unsupported("native sessions"))
+        let dialer = Dialer::new(route, creds, settings)?;
+        let connecting = async {
+            let dialled = dialer.dial().await?;
+            let mut wire = Wire::new(dialled.stream);
+            let channel = Channel {
+                private: dialled.private,
+                end_point: None,
+                tls: false,
+            };
+            let greeting = login::log_in(
+                &mut wire,
+                route,
+                creds,
+                database,
+                settings,
+                application_name,
+                channel,
+            )
+            .await?;
+            Ok((wire, greeting))
+        };
+        let limit = settings.connect_timeout;
+        let connected = tokio::time::timeout(limit, connecting).await;
+        let (wire, greeting) = connected
+            .map_err(|_| dialer.unreachable(&format!("no answer to the login in {limit:?}")))??;
+        let Greeting {
+            parameters,
+            pid,
+            secret,
+        } = greeting;
+        Ok(Self {
+            wire,
+            parameters,
+            pid,
+            canceller: Canceller::new(dialer, pid, secret),
+            over: None,
+        })
     }
 
     /// Runs statements in one message (one implicit transaction, unless they say otherwise); rows
@@ -38,20 +95,67 @@ impl NativeSession {
     /// # Errors
     /// [`NativeError::Server`] of the first that fails; the session can go on.
     pub async fn batch(&mut self, sql: &str) -> Result<(), NativeError> {
-        self.query(sql).await.map(drop)
+        self.begin(sql).await?;
+        loop {
+            let message = self.next().await?;
+            match message.kind {
+                b'Z' => {
+                    self.ready();
+                    return Ok(());
+                }
+                b'T' | b'D' | b'C' | b'I' => {}
+                kind => self.refuse_copy(kind).await?,
+            }
+        }
     }
 
-    /// Runs statements and returns the rows of the last one that answers rows, as text.
+    /// Runs statements and returns the rows of the last one that answers with rows (also none), as
+    /// text.
     ///
     /// # Errors
     /// [`NativeError::Server`] of the first that fails; the session can go on.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, NativeError> {
-        let _ = sql;
-        Err(NativeError::unsupported("native sessions"))
+        self.begin(sql).await?;
+        let mut rows = Vec::new();
+        let mut size = 0;
+        let mut wrong = None;
+        loop {
+            let message = self.next().await?;
+            match message.kind {
+                b'Z' => {
+                    self.ready();
+                    return match wrong {
+                        Some(error) => Err(error),
+                        None => Ok(rows),
+                    };
+                }
+                b'T' => {
+                    rows.clear();
+                    size = 0;
+                }
+                b'D' => {
+                    size += message.body.len() as u64;
+                    if size > query::MAX_ANSWER {
+                        rows.clear();
+                        wrong.get_or_insert_with(|| {
+                            let limit = query::MAX_ANSWER >> 20;
+                            NativeError::protocol(format!("an answer longer than {limit} MiB"))
+                        });
+                    } else {
+                        match message::row(&message.body.freeze()) {
+                            Ok(row) => rows.push(row),
+                            Err(error) => wrong = Some(error),
+                        }
+                    }
+                }
+                b'C' | b'I' => {}
+                kind => self.refuse_copy(kind).await?,
+            }
+        }
     }
 
     /// Runs one SELECT and decodes each row from JSON, as [`crate::query::rows`] does: `:'name'`
-    /// becomes a literal and `:"name"` an identifier.
+    /// becomes a literal and `:"name"` an identifier. `name` is for messages.
     ///
     /// # Errors
     /// As [`NativeSession::query`], or rows that do not decode.
@@ -61,8 +165,15 @@ impl NativeSession {
         select: &str,
         vars: &[(&str, &str)],
     ) -> Result<Vec<T>, NativeError> {
-        let _ = (name, select, vars);
-        Err(NativeError::unsupported("native sessions"))
+        let sql = substitute(&query::json_rows(select), vars)?;
+        let rows = self.query(&sql).await?;
+        rows.into_iter()
+            .map(|row| {
+                let text = row.into_iter().next().flatten().unwrap_or_default();
+                serde_json::from_str(&text)
+                    .map_err(|error| NativeError::protocol(format!("query {name:?}: {error}")))
+            })
+            .collect()
     }
 
     /// Runs statements of which one is a `COPY … TO STDOUT`, and stands at its first row.
@@ -70,23 +181,42 @@ impl NativeSession {
     /// # Errors
     /// [`NativeError::Server`] when a statement before it fails; the session can go on.
     pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>, NativeError> {
-        self.batch(sql).await?;
-        Ok(CopyOut { session: self })
+        self.start_copy(sql, b'H').await?;
+        Ok(CopyOut::new(self))
     }
 
-    /// Runs statements of which one is a `COPY … FROM STDIN`, and waits for its rows.
+    /// Runs statements of which one is a `COPY … FROM STDIN`, and waits for its rows. Statements
+    /// after it run when the rows are finished.
     ///
     /// # Errors
     /// [`NativeError::Server`] when a statement before it fails; the session can go on.
     pub async fn copy_in(&mut self, sql: &str) -> Result<CopyIn<'_>, NativeError> {
-        self.batch(sql).await?;
-        Ok(CopyIn { session: self })
+        self.start_copy(sql, b'G').await?;
+        Ok(CopyIn::new(self))
+    }
+
+    async fn start_copy(&mut self, sql: &str, wanted: u8) -> Result<(), NativeError> {
+        self.begin(sql).await?;
+        loop {
+            let message = self.next().await?;
+            match message.kind {
+                kind if kind == wanted => return Ok(()),
+                b'Z' => {
+                    self.ready();
+                    return Err(NativeError::protocol(
+                        "no statement of a COPY copied anything",
+                    ));
+                }
+                b'T' | b'D' | b'C' | b'I' => {}
+                kind => self.refuse_copy(kind).await?,
+            }
+        }
     }
 
     /// What can cancel this session's statement from elsewhere.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
-        Canceller { pid: self.pid }
+        self.canceller.clone()
     }
 
     /// Process id of the server's side.
@@ -98,10 +228,157 @@ impl NativeSession {
     /// A parameter that the server reported (`server_version`, `client_encoding`, …), as it is now.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        let _ = name;
-        None
+        self.parameters.get(name).map(String::as_str)
     }
 
     /// Ends the session; bounded to 5 s.
-    pub async fn close(self) {}
+    pub async fn close(mut self) {
+        let closing = async {
+            if self.over.is_none() {
+                self.wire.output.clear();
+                frontend::terminate(&mut self.wire.output);
+                let _ = self.wire.flush().await;
+            }
+            let _ = self.wire.shutdown().await;
+        };
+        let _ = tokio::time::timeout(CLOSE_WAIT, closing).await;
+    }
+
+    /// Sends statements. Until [`NativeSession::ready`], the session counts as torn.
+    pub(super) async fn begin(&mut self, sql: &str) -> Result<(), NativeError> {
+        if let Some(reason) = &self.over {
+            return Err(NativeError::Over {
+                reason: reason.clone(),
+            });
+        }
+        self.wire.output.clear();
+        frontend::query(sql, &mut self.wire.output)
+            .map_err(|_| NativeError::unsupported("a statement that holds a zero byte"))?;
+        self.over = Some(TORN.to_owned());
+        let sent = self.wire.flush().await;
+        self.heard(sent).await
+    }
+
+    /// The server waits for the next statement.
+    pub(super) fn ready(&mut self) {
+        self.over = None;
+    }
+
+    /// The next message that belongs to an answer. An error of the server is returned after the
+    /// rest of the answer was read.
+    pub(super) async fn next(&mut self) -> Result<Message, NativeError> {
+        loop {
+            if let Some(message) = self.step().await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// As [`NativeSession::next`], for one message; `None` when it was one that may come at any
+    /// time.
+    pub(super) async fn step(&mut self) -> Result<Option<Message>, NativeError> {
+        let message = match self.wire.next().await {
+            Ok(message) => message,
+            Err(error) => return Err(self.dead(error)),
+        };
+        match message.kind {
+            b'E' => Err(self.recover(error(&message.body)).await),
+            _ if self.told(&message) => Ok(None),
+            _ => Ok(Some(message)),
+        }
+    }
+
+    /// Takes what a server may say at any time: notices and parameters.
+    pub(super) fn told(&mut self, message: &Message) -> bool {
+        match message.kind {
+            b'S' => {
+                let (name, rest) = text(&message.body);
+                self.parameters.insert(name, text(rest).0);
+                true
+            }
+            b'N' | b'A' => true,
+            _ => false,
+        }
+    }
+
+    /// After an error of the server: reads on until it waits for the next statement.
+    pub(super) async fn recover(&mut self, found: NativeError) -> NativeError {
+        if let NativeError::Server {
+            severity, message, ..
+        } = &found
+            && &**severity != "ERROR"
+        {
+            self.over = Some(format!("the server ended it: {message}"));
+            return found;
+        }
+        loop {
+            match self.wire.next().await {
+                Ok(message) if message.kind == b'Z' => {
+                    self.over = None;
+                    return found;
+                }
+                // It was ended while it dealt with the error.
+                Ok(message) if message.kind == b'E' => {
+                    let second = error(&message.body);
+                    self.over = Some(format!("the server ended it: {second}"));
+                }
+                Ok(message) => {
+                    self.told(&message);
+                }
+                Err(error) => {
+                    self.dead(error);
+                    return found;
+                }
+            }
+        }
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn dead(&mut self, error: NativeError) -> NativeError {
+        self.over = Some(error.in_words());
+        error
+    }
+
+    /// After a failed write: the server may have said why before it hung up.
+    pub(super) async fn heard(&mut self, sent: Result<(), NativeError>) -> Result<(), NativeError> {
+        let Err(failure) = sent else {
+            return Ok(());
+        };
+        let failure = self.dead(failure);
+        let last_words = async {
+            loop {
+                match self.wire.next().await {
+                    Ok(message) if message.kind == b'E' => return Some(error(&message.body)),
+                    Ok(_) => {}
+                    Err(_) => return None,
+                }
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(1), last_words).await {
+            Ok(Some(error)) => Err(error),
+            _ => Err(failure),
+        }
+    }
+
+    /// A COPY where none is wanted is ended; its error, or its end, then comes by itself.
+    async fn refuse_copy(&mut self, kind: u8) -> Result<(), NativeError> {
+        match kind {
+            b'H' | b'd' | b'c' => Ok(()),
+            b'G' => {
+                self.wire.output.clear();
+                frontend::copy_fail("no rows are given here", &mut self.wire.output)
+                    .map_err(|source| broken("writing", source))?;
+                let sent = self.wire.flush().await;
+                self.heard(sent).await
+            }
+            kind => Err(self.unexpected(kind)),
+        }
+    }
+
+    pub(super) fn unexpected(&mut self, kind: u8) -> NativeError {
+        let kind = char::from(kind);
+        self.dead(NativeError::protocol(format!(
+            "message {kind:?} where it cannot be"
+        )))
+    }
 }

@@ -26,7 +26,7 @@ use super::private::{Attached, ImageDetails, LabelledContainer, PrivateContainer
 use super::tar;
 use super::types::{
     ContainerDetails, ContainerRuntime, ContainerState, ContainerSummary, ExecSession, ExecSpec,
-    ExecStatus, Frame, PutFile, RuntimeError,
+    ExecStatus, Frame, PublishedPort, PutFile, RuntimeError,
 };
 use crate::env::EnvSnapshot;
 
@@ -102,6 +102,10 @@ impl ContainerRuntime for DockerRuntime {
         self.description.clone()
     }
 
+    fn is_local(&self) -> bool {
+        self.description.contains(" at unix://")
+    }
+
     async fn list(&self) -> Result<Vec<ContainerSummary>, RuntimeError> {
         // Without `all` the engine lists running and paused containers.
         let list = self
@@ -144,9 +148,9 @@ impl ContainerRuntime for DockerRuntime {
         let found = found.map_err(|error| failed("inspect a container", container, &error))?;
         let config = found.config.unwrap_or_default();
         let state = found.state.and_then(|state| state.status);
-        let networks = found
-            .network_settings
-            .and_then(|settings| settings.networks);
+        let settings = found.network_settings.unwrap_or_default();
+        let networks = settings.networks;
+        let network_mode = found.host_config.and_then(|config| config.network_mode);
         let env: EnvSnapshot = config
             .env
             .unwrap_or_default()
@@ -177,6 +181,8 @@ impl ContainerRuntime for DockerRuntime {
                 .filter_map(|network| network.ip_address)
                 .filter(|address| !address.is_empty())
                 .collect(),
+            host_network: network_mode.as_deref() == Some("host"),
+            published: published(settings.ports.unwrap_or_default()),
         })
     }
 
@@ -313,6 +319,37 @@ pub(crate) fn frame(item: Result<LogOutput, Error>) -> Option<Result<Frame, Runt
         }
         Err(error) => Some(Err(failed("read a program's output", "", &error))),
     }
+}
+
+/// TCP ports of the host that lead to a container.
+fn published(ports: bollard::models::PortMap) -> Vec<PublishedPort> {
+    let mut list = Vec::new();
+    for (inner, bindings) in ports {
+        let Some(container_port) = inner
+            .strip_suffix("/tcp")
+            .and_then(|port| port.parse().ok())
+        else {
+            continue;
+        };
+        for binding in bindings.unwrap_or_default() {
+            let Some(port) = binding.host_port.and_then(|port| port.parse().ok()) else {
+                continue;
+            };
+            let address = match binding.host_ip.as_deref() {
+                None | Some("" | "0.0.0.0") => "127.0.0.1",
+                Some("::") => "::1",
+                Some(address) => address,
+            };
+            list.push(PublishedPort {
+                container_port,
+                address: address.to_owned(),
+                port,
+            });
+        }
+    }
+    // IPv4 first, and the same in each run.
+    list.sort_by_key(|port| (port.address.contains(':'), port.address.clone(), port.port));
+    list
 }
 
 fn plain_name(name: &str) -> String {

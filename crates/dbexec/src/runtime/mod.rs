@@ -15,5 +15,5 @@ pub use endpoint::EndpointInput;
 pub use private::{Attached, ImageDetails, LabelledContainer, PrivateContainer};
 pub use types::{
     ContainerDetails, ContainerRuntime, ContainerState, ContainerSummary, ExecSession, ExecSpec,
-    ExecStatus, Frame, PutFile, RuntimeError,
+    ExecStatus, Frame, PublishedPort, PutFile, RuntimeError,
 };

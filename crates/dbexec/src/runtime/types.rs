@@ -61,6 +61,21 @@ pub struct ContainerDetails {
     pub state: ContainerState,
     /// Addresses of the container in its networks.
     pub addresses: Vec<String>,
+    /// Whether it shares the network of the engine's host.
+    pub host_network: bool,
+    /// TCP ports of the engine's host that are forwarded to it.
+    pub published: Vec<PublishedPort>,
+}
+
+/// A TCP port of the engine's host that is forwarded to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// Port in the container.
+    pub container_port: u16,
+    /// Address of the host; the loopback address where the engine listens on all.
+    pub address: String,
+    /// Port of the host.
+    pub port: u16,
 }
 
 /// What to run in a container. Never with a TTY.
@@ -137,6 +152,11 @@ pub trait ContainerRuntime: Send + Sync + fmt::Debug {
     /// Name, version and endpoint for messages, for example
     /// `Docker 20.10.24 at unix:///var/run/docker.sock`.
     fn describe(&self) -> String;
+    /// Whether the engine is reached by a socket of this host, so that its containers' addresses and
+    /// ports are this host's.
+    fn is_local(&self) -> bool {
+        false
+    }
     /// Running (and paused) containers.
     async fn list(&self) -> Result<Vec<ContainerSummary>, RuntimeError>;
     /// One container by full id, id prefix or name; [`RuntimeError::NotFound`] when it is gone.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use backup::{BackupOptions, BackupReport, EngineChoice, Proof, ProofResult, VerifyLevel, back_up};
+use backup::{
+    BackupOptions, BackupReport, DumpFormat, EngineChoice, Proof, ProofResult, VerifyLevel, back_up,
+};
 use dbexec::{DbMode, discover::write_persisted};
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use super::{prove, verify::problems};
 use crate::args::{BackupArgs, ProveArgs};
 use crate::error::{CommandError, one_line};
 use crate::render::{events::Renderer, text};
-use crate::{exit, session::Session};
+use crate::{exit, session::Session, settings::Settings};
 
 /// The result object of `--json`.
 #[derive(Serialize)]
@@ -107,24 +109,49 @@ fn options(session: &Session, args: &BackupArgs) -> Result<BackupOptions, Comman
         tags.insert(name.to_owned(), value.to_owned());
     }
     let settings = &session.settings;
-    if settings.jobs.is_some_and(|jobs| jobs > 1)
-        && settings.format != backup::DumpFormat::Directory
-    {
-        return Err(CommandError::usage(
-            "several jobs need the directory format, which alone can be written by more than one",
-        )
-        .hint("add --format directory, or leave --jobs out"));
-    }
+    check_jobs(settings)?;
     Ok(BackupOptions {
         databases: args.database.clone(),
         exclude_table_data: settings.exclude_table_data.clone(),
         format: settings.format,
-        engine: EngineChoice::Auto,
-        jobs: settings.jobs,
+        engine: settings.engine,
+        jobs: Some(settings.jobs.unwrap_or_else(processors)),
         verify: settings.verify,
         fingerprint_budget: settings.fingerprint_budget,
         tags,
     })
+}
+
+/// Most jobs that are taken without being asked for: more only disturb the server.
+const MOST_JOBS: u32 = 8;
+
+/// Jobs where nobody asks for a number; the connections bound them further on.
+fn processors() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(processors).map_or(MOST_JOBS, |processors| processors.min(MOST_JOBS))
+}
+
+/// Refuses a wish that this format or this engine cannot fulfil.
+fn check_jobs(settings: &Settings) -> Result<(), CommandError> {
+    let Settings { format, engine, .. } = settings;
+    if *format == DumpFormat::Plain && *engine == EngineChoice::Parallel {
+        return Err(CommandError::usage(
+            "a script comes from pg_dump alone: the parallel engine writes the other formats",
+        )
+        .hint("leave --engine or --format plain out"));
+    }
+    let one_at_a_time = match format {
+        DumpFormat::Plain => true,
+        DumpFormat::Custom => *engine == EngineChoice::Stock,
+        DumpFormat::Directory => false,
+    };
+    if one_at_a_time && settings.jobs.is_some_and(|jobs| jobs > 1) {
+        return Err(CommandError::usage(
+            "pg_dump alone writes with several jobs only in the directory format",
+        )
+        .hint("add --format directory, or leave --jobs or --engine stock out"));
+    }
+    Ok(())
 }
 
 /// Warnings that matter are those in the manifest: the backup lacks something, or was made under

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use backup::{
-    EngineChoice, Manifest, Repository, RestoreContents, RestorePlace, RestorePlan, RestoreReport,
+    Manifest, Repository, RestoreContents, RestorePlace, RestorePlan, RestoreReport,
     RestoreRequest, RestoreSection, RestoreSource, RolesPolicy, SwapReport, database_for_part,
     database_to_restore, plan_restore, restore,
 };
@@ -52,7 +52,7 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
             RolesArg::Skip => RolesPolicy::Skip,
         },
         keep_owner: args.owner == OwnerArg::Keep,
-        engine: EngineChoice::Auto,
+        engine: session.settings.restore_engine,
         jobs: args.jobs,
         contents: contents(args),
     };

@@ -4,7 +4,7 @@ mod toc;
 
 use backup::attest::Attestation;
 use backup::diff::ArchiveContents;
-use backup::{Manifest, Repository, manifest::DatabaseRecord};
+use backup::{EngineRecord, Manifest, Repository, manifest::DatabaseRecord};
 use serde_json::json;
 
 use super::{list::format_word, prove, verify::level_word};
@@ -102,6 +102,7 @@ fn tell(session: &Session, repository: &Repository, manifest: &Manifest) {
         "made with",
         format!("pgstow {}, {}", manifest.tool_version, programs.join(", ")),
     );
+    put("transport", text::transport(target.transport));
     put("verified", level_word(manifest.verified).to_owned());
     put("stored", text::bytes(manifest.bytes()));
     put(
@@ -161,6 +162,11 @@ fn tell(session: &Session, repository: &Repository, manifest: &Manifest) {
     for line in table(&head, &rows) {
         printer.result(line);
     }
+    printer.result("");
+    for database in &manifest.databases {
+        let words = engine_words(database.archive.engine.as_ref());
+        printer.result(format!("{}: {words}", text::name(&database.name)));
+    }
     tell_attestations(session, manifest);
     let dumped = manifest
         .databases
@@ -174,6 +180,27 @@ fn tell(session: &Session, repository: &Repository, manifest: &Manifest) {
     for line in &manifest.recipe {
         printer.result(format!("  {line}"));
     }
+}
+
+/// `parallel engine, 2 jobs, by the container's address 172.17.0.2:5432`, or
+/// `stock engine: 12 MB are not worth it`.
+fn engine_words(record: Option<&EngineRecord>) -> String {
+    let Some(record) = record else {
+        return "stock engine".to_owned();
+    };
+    let mut words = format!("{} engine", text::name(&record.engine));
+    match record.jobs {
+        Some(1) => words.push_str(", 1 job"),
+        Some(jobs) => words.push_str(&format!(", {jobs} jobs")),
+        None => {}
+    }
+    if let Some(route) = &record.route {
+        words.push_str(&format!(", by {}", text::words(route)));
+    }
+    if let Some(reason) = &record.reason {
+        words.push_str(&format!("; not the faster one: {}", text::words(reason)));
+    }
+    words
 }
 
 /// What was attested of each database, and what was not.
@@ -217,4 +244,32 @@ fn attested(attestation: &Attestation) -> String {
         },
         text::count(fingerprints as u64),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_told_with_route_jobs_and_reason() {
+        let record = |engine: &str, route: Option<&str>, jobs, reason: Option<&str>| EngineRecord {
+            engine: engine.to_owned(),
+            route: route.map(str::to_owned),
+            jobs,
+            reason: reason.map(str::to_owned),
+        };
+        for (record, told) in [
+            (None, "stock engine"),
+            (
+                Some(record("parallel", Some("socket /run/db"), Some(2), None)),
+                "parallel engine, 2 jobs, by socket /run/db",
+            ),
+            (
+                Some(record("stock", None, Some(1), Some("a pooler\nanswers"))),
+                "stock engine, 1 job; not the faster one: a pooler answers",
+            ),
+        ] {
+            assert_eq!(engine_words(record.as_ref()), told);
+        }
+    }
 }

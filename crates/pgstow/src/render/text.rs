@@ -67,6 +67,24 @@ pub(crate) fn name(name: &str) -> String {
     }
 }
 
+/// Words that came from a file or a server, on one line and without what moves the cursor.
+pub(crate) fn words(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// How programs run next to the server, as manifests call it.
+pub(crate) fn transport(transport: dbexec::Transport) -> String {
+    let word = serde_json::to_value(transport).unwrap_or_default();
+    match word.as_str().unwrap_or_default() {
+        "exec" => "docker exec in the server's container".to_owned(),
+        "sidecar" => "a sidecar: a short-lived container beside the server's".to_owned(),
+        "host" => "programs of this host".to_owned(),
+        other => words(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +128,12 @@ mod tests {
         ] {
             assert_eq!(age(then.parse().unwrap(), now), text);
         }
+    }
+
+    #[test]
+    fn words_cannot_move_the_cursor() {
+        assert_eq!(words("a\u{1b}[2J\nb é"), "a [2J b é");
+        assert_eq!(transport(dbexec::Transport::Host), "programs of this host");
     }
 
     #[test]

@@ -49,6 +49,8 @@ const SSL_MODES: Kind = Kind::Choice(&[
     "verify-full",
 ]);
 
+const ENGINES: Kind = Kind::Choice(&["auto", "parallel", "stock"]);
+
 /// All keys, in the order in which they are shown.
 pub(crate) const KEYS: &[Key] = &[
     key("data_dir", Kind::Path, Some(env_vars::DATA_DIR)),
@@ -124,6 +126,7 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Choice(&["custom", "directory", "plain"]),
         Some(env_vars::FORMAT),
     ),
+    key("backup.engine", ENGINES, Some(env_vars::ENGINE)),
     key("backup.jobs", Kind::Number(1, 256), Some(env_vars::JOBS)),
     key(
         "backup.verify",
@@ -136,6 +139,7 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Size,
         Some(env_vars::FINGERPRINT_BUDGET),
     ),
+    key("restore.engine", ENGINES, Some(env_vars::RESTORE_ENGINE)),
     key("restore.keep_old", Kind::Duration, Some(env_vars::KEEP_OLD)),
 ];
 

@@ -230,3 +230,22 @@ fn sizes_are_bytes_with_decimal_and_binary_units() {
         assert!(layers::parse_size(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn backup_and_restore_have_an_engine_each() {
+    let env = [
+        ("PGSTOW_ENGINE", "parallel"),
+        ("PGSTOW_RESTORE_ENGINE", "stock"),
+    ];
+    let settings = resolve("", &[], &["backup"]).unwrap();
+    assert_eq!(settings.engine, EngineChoice::Auto);
+    let settings = resolve("[backup]\nengine = \"stock\"", &env, &["backup"]).unwrap();
+    assert_eq!(settings.engine, EngineChoice::Parallel);
+    assert_eq!(settings.restore_engine, EngineChoice::Stock);
+    let line = ["restore", "latest", "--engine", "auto"];
+    let settings = resolve("", &env, &line).unwrap();
+    assert_eq!(settings.engine, EngineChoice::Parallel);
+    assert_eq!(settings.restore_engine, EngineChoice::Auto);
+    let wrong = resolve("", &[("PGSTOW_ENGINE", "fast")], &["backup"]);
+    assert!(wrong.is_err());
+}

@@ -140,6 +140,8 @@ impl ContainerRuntime for FakeEngine {
             env: found.env.iter().copied().collect(),
             state: found.state,
             addresses: found.addresses.iter().map(|a| (*a).to_owned()).collect(),
+            host_network: false,
+            published: Vec::new(),
         })
     }
 
