@@ -1,18 +1,22 @@
 //! One database of a run: attested, dumped, stored.
 
-use dbexec::PgProgram;
+use std::sync::Arc;
+
+use archive::ArchiveKind;
 use dbexec::executor::Finished;
+use dbexec::{NativeRoute, PgProgram};
 
 use super::back_up::Run;
-use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
+use super::dump::{Kind, Source, Stored, Work, arguments, common, exec_error, filters};
 use super::preflight::Plan;
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::structure::Along;
 use super::{Progress, patterns};
 use crate::attest::{Attestation, Attesting, Budget, Contents, Wanted, settle, settle_unread};
-use crate::manifest::{ArchiveRecord, DatabaseRecord, StoredFile};
+use crate::engine::{self, Failure};
+use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
 use crate::verify::VerifyWork;
-use crate::{BackupError, BackupEvent, DumpFormat, VerifyLevel, names, script};
+use crate::{BackupError, BackupEvent, DumpFormat, EngineChoice, VerifyLevel, names, script};
 
 /// A database whose dump went well.
 pub(super) struct Dumped {
@@ -26,9 +30,18 @@ struct InStore {
     files: Vec<StoredFile>,
     finished: Finished,
     compression: &'static str,
-    /// What was read along; a directory archive is read back instead.
+    /// What was read along; a directory archive of pg_dump's is read back instead.
     contents: Option<Contents>,
     seconds: f64,
+    engine: Option<EngineRecord>,
+}
+
+/// Whether our own sessions move the rows.
+enum Engine {
+    /// They do, over this route.
+    Parallel(Arc<NativeRoute>),
+    /// pg_dump does it alone, for this reason.
+    Stock(String),
 }
 
 impl Run<'_> {
@@ -42,28 +55,75 @@ impl Run<'_> {
         inside: &InsideFacts,
         budget: &mut Budget,
     ) -> Result<Dumped, BackupError> {
-        let mut attesting = self.attest(&facts.name).await?;
-        let wanted = attesting.choose(budget);
-        let stored = {
-            let snapshot = attesting.snapshot().map(str::to_owned);
-            let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), &wanted);
-            let counting = attesting.count();
-            tokio::pin!(dumping, counting);
-            tokio::select! {
-                stored = &mut dumping => {
-                    if stored.is_ok() {
-                        counting.await;
-                    }
-                    stored
-                }
-                () = &mut counting => dumping.await,
-            }
+        let mut engine = self.engine(inside).await;
+        let route = match &engine {
+            Engine::Parallel(route) => Some(route.as_ref()),
+            Engine::Stock(_) => None,
         };
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
+        let mut attesting = self.attest(&facts.name, route).await?;
+        if let Engine::Parallel(_) = engine
+            && let Err(reason) = self.pays(plan, facts, &mut attesting)
+        {
+            engine = Engine::Stock(reason);
+        }
+        let untouched = *budget;
+        let mut wanted = attesting.choose(budget);
+        let mut stored = None;
+        if let Engine::Parallel(route) = &engine {
+            let moved = self
+                .store_parallel(work, plan, number, facts, &mut attesting, route, &wanted)
+                .await;
+            match moved {
+                Ok(in_store) => stored = Some(in_store),
+                Err(Failure::Run(error)) => {
+                    attesting.abandon().await;
+                    return Err(error);
+                }
+                Err(Failure::Stock(reason)) => {
+                    self.sink.emit(BackupEvent::Warning {
+                        message: format!(
+                            "the parallel engine gave up on database {:?}: {reason}",
+                            facts.name
+                        ),
+                    });
+                    engine = Engine::Stock(format!("the parallel engine gave up: {reason}"));
+                }
+            }
+        }
+        let stored = match (stored, engine) {
+            (Some(stored), _) => stored,
+            (None, Engine::Stock(reason)) => {
+                if self.options.engine == EngineChoice::Parallel {
+                    attesting.abandon().await;
+                    return Err(forced(&facts.name, &reason));
+                }
+                if self.options.engine == EngineChoice::Auto
+                    && self.options.format != DumpFormat::Plain
+                {
+                    self.sink.emit(BackupEvent::Chosen {
+                        message: format!("pg_dump alone for {:?}: {reason}", facts.name),
+                    });
+                }
+                if attesting.leader().is_some() && !attesting.recover().await {
+                    attesting.abandon().await;
+                    attesting = self.attest(&facts.name, None).await?;
+                    *budget = untouched;
+                    wanted = attesting.choose(budget);
+                }
+                let stored = self
+                    .store_stock(work, plan, number, facts, &mut attesting, &wanted, reason)
+                    .await;
+                match stored {
+                    Ok(stored) => stored,
+                    Err(error) => {
+                        attesting.abandon().await;
+                        return Err(error);
+                    }
+                }
+            }
+            (None, Engine::Parallel(_)) => {
                 attesting.abandon().await;
-                return Err(error);
+                return Err(forced(&facts.name, "it did not begin"));
             }
         };
         let attested = attesting.finish().await;
@@ -91,10 +151,12 @@ impl Run<'_> {
             seconds: stored.seconds,
             filters: filters(self.options),
             warnings,
-            engine: None,
+            engine: stored.engine,
         };
-        let read_back =
-            archive.format == DumpFormat::Directory && self.options.verify >= VerifyLevel::Read;
+        // What was moved by us is known already; the check at the end reads it all the same.
+        let read_back = stored.contents.is_none()
+            && archive.format == DumpFormat::Directory
+            && self.options.verify >= VerifyLevel::Read;
         let contents = if read_back {
             self.read_back(&facts.name, &archive, wanted.clone())
                 .await?
@@ -116,15 +178,160 @@ impl Run<'_> {
         })
     }
 
-    /// Opens the session that lends its snapshot.
-    async fn attest(&self, database: &str) -> Result<Attesting, BackupError> {
+    /// Whether our own sessions may move the rows of a database, and over which route.
+    async fn engine(&self, inside: &InsideFacts) -> Engine {
+        let extensions: Vec<&str> = inside.extensions.keys().map(String::as_str).collect();
+        let may = engine::may(&engine::Before {
+            choice: self.options.engine,
+            format: self.options.format,
+            max_connections: self.executor.settings().max_connections,
+            extensions: &extensions,
+        });
+        match may {
+            Err(reason) => Engine::Stock(reason),
+            Ok(()) => match self.executor.native().await {
+                Ok(route) => Engine::Parallel(route),
+                Err(none) => Engine::Stock(none.to_string()),
+            },
+        }
+    }
+
+    /// Whether they are expected to be faster.
+    fn pays(
+        &self,
+        plan: &Plan,
+        facts: &DatabaseFacts,
+        attesting: &mut Attesting,
+    ) -> Result<(), String> {
+        if attesting.leader().is_none() {
+            return Err("the session that leads has no snapshot, or is psql".to_owned());
+        }
+        let (largest, large_objects) = attesting.sizes();
+        engine::pays(&engine::Size {
+            choice: self.options.engine,
+            transport: self.executor.transport(),
+            pg_dump: plan.pg_dump.major,
+            database: facts.size_bytes.unwrap_or(0),
+            largest,
+            large_objects,
+        })
+    }
+
+    /// Dumps with our own sessions.
+    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
+    async fn store_parallel(
+        &self,
+        work: &Work<'_>,
+        plan: &Plan,
+        number: usize,
+        facts: &DatabaseFacts,
+        attesting: &mut Attesting,
+        route: &Arc<NativeRoute>,
+        wanted: &Wanted,
+    ) -> Result<InStore, Failure> {
+        let settings = self.executor.settings();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let movers = engine::movers(self.options.jobs, processors, settings.max_connections);
+        let compression = plan.compression.as_str();
+        self.sink.emit(BackupEvent::Chosen {
+            message: format!(
+                "parallel engine for {:?} over {}: {movers} movers, {compression}",
+                facts.name,
+                route.route()
+            ),
+        });
+        let operation = format!("dumping database {:?}", facts.name);
+        let stem = names::stem(number, &facts.name);
+        let (kind, name) = match self.options.format {
+            DumpFormat::Directory => (ArchiveKind::DirectoryOrTar, format!("{stem}.dir")),
+            _ => (ArchiveKind::Custom, format!("{stem}.dump")),
+        };
+        let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
+        let job = engine::Job {
+            executor: self.executor.as_ref(),
+            route: Arc::clone(route),
+            database: &facts.name,
+            args: common(self.options, settings.lock_wait_timeout),
+            format: plan.compression.write_format(kind),
+            wanted: wanted.clone(),
+            movers,
+            target: engine::Target {
+                store: work.store.as_ref(),
+                dir: work.dir,
+                name: &name,
+                operation: &operation,
+                cancel: self.cancel,
+            },
+        };
+        let Some((leader, snapshot)) = attesting.leader() else {
+            return Err(Failure::Stock("no session leads".to_owned()));
+        };
+        let snapshot = snapshot.to_owned();
+        let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
+        attesting.counted(&done.counts).await;
+        Ok(InStore {
+            files: done.files,
+            finished: Finished {
+                stderr: done.stderr,
+                stderr_dropped: 0,
+            },
+            compression,
+            contents: Some(Contents::Archive(done.summary)),
+            seconds: progress.finish(),
+            engine: Some(EngineRecord {
+                engine: "parallel".to_owned(),
+                route: Some(route.route().to_string()),
+                jobs: Some(movers),
+                reason: None,
+            }),
+        })
+    }
+
+    /// Dumps with pg_dump alone, and counts beside it.
+    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
+    async fn store_stock(
+        &self,
+        work: &Work<'_>,
+        plan: &Plan,
+        number: usize,
+        facts: &DatabaseFacts,
+        attesting: &mut Attesting,
+        wanted: &Wanted,
+        reason: String,
+    ) -> Result<InStore, BackupError> {
+        let snapshot = attesting.snapshot().map(str::to_owned);
+        let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), wanted);
+        let counting = attesting.count();
+        tokio::pin!(dumping, counting);
+        let stored = tokio::select! {
+            stored = &mut dumping => {
+                if stored.is_ok() {
+                    counting.await;
+                }
+                stored
+            }
+            () = &mut counting => dumping.await,
+        };
+        let mut stored = stored?;
+        if let Some(record) = &mut stored.engine {
+            record.reason = Some(reason);
+        }
+        Ok(stored)
+    }
+
+    /// Opens the session that lends its snapshot: one of our own where there is a route for it.
+    async fn attest(
+        &self,
+        database: &str,
+        route: Option<&NativeRoute>,
+    ) -> Result<Attesting, BackupError> {
         // One session is the dump's own.
         if self.executor.settings().max_connections < 2 {
             let reason = "max_connections leaves no session for them";
             return Ok(Attesting::without(reason, self.cancel));
         }
         let filters = patterns::all(self.options);
-        Attesting::open(self.executor.as_ref(), database, filters, self.cancel)
+        Attesting::open(self.executor.as_ref(), database, route, filters, self.cancel)
             .await
             .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
     }
@@ -144,6 +351,7 @@ impl Run<'_> {
         let operation = format!("dumping database {:?}", facts.name);
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
         let stem = names::stem(number, &facts.name);
+        let mut jobs_used = None;
         let (files, finished, contents, compression) = match self.options.format {
             DumpFormat::Custom | DumpFormat::Plain => {
                 let (name, kind, along, compression) = match self.options.format {
@@ -181,6 +389,7 @@ impl Run<'_> {
                 let taken = 1 + u32::from(snapshot.is_some());
                 let most = settings.max_connections.saturating_sub(taken).max(1);
                 let jobs = self.options.jobs.unwrap_or(2).clamp(1, most);
+                jobs_used = Some(jobs);
                 let (files, finished) = work
                     .store_directory(
                         args,
@@ -200,6 +409,12 @@ impl Run<'_> {
             compression,
             contents,
             seconds: progress.finish(),
+            engine: Some(EngineRecord {
+                engine: "stock".to_owned(),
+                route: None,
+                jobs: jobs_used,
+                reason: None,
+            }),
         })
     }
 
@@ -220,6 +435,14 @@ impl Run<'_> {
             id: self.record.id.to_string(),
             problems: work.checked.problems,
         })
+    }
+}
+
+/// The engine that was asked for cannot be had.
+fn forced(database: &str, reason: &str) -> BackupError {
+    BackupError::Preflight {
+        problem: format!("the parallel engine cannot dump database {database:?}: {reason}"),
+        remedy: "leave the choice of the engine to pgstow, or choose stock".to_owned(),
     }
 }
 

@@ -17,6 +17,7 @@ mod structure;
 pub use back_up::back_up;
 pub(crate) use back_up::back_up_locked;
 pub(crate) use back_up::chain;
+pub(crate) use dump::exec_error;
 pub(crate) use cleanup::{KILLED, remove_backup};
 pub(crate) use progress::Progress;
 pub(crate) use queries::server as server_facts;
