@@ -321,16 +321,42 @@ async fn a_session_that_is_ended_says_so() {
     assert_eq!(error.sqlstate(), Some("57P01"), "{error}");
     // A container that is gone: an error, no hang.
     let mut left = session(&container).await;
-    let copy = left.copy_out("copy (select pg_sleep(100)) to stdout");
-    let (_, copied) = tokio::join!(
-        async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            container.engine("kill").unwrap();
-        },
-        copy
-    );
-    assert!(copied.is_ok() || copied.is_err());
-    assert!(left.batch("select 1").await.is_err());
+    let (slept, ()) = tokio::join!(left.batch("select pg_sleep(100)"), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        container.engine("kill").unwrap();
+    });
+    slept.unwrap_err();
+    assert!(matches!(
+        left.batch("select 1").await,
+        Err(NativeError::Over { .. })
+    ));
+    left.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_holds_nobody_up_at_the_ends() {
+    let container = PgContainer::start(17).unwrap();
+    let mut session = session(&container).await;
+    let (route, creds) = (route(&container), creds(&container, "postgres", None));
+    let mut settings = ConnectionSettings::new("still");
+    settings.connect_timeout = Duration::from_secs(1);
+    container.engine("pause").unwrap();
+    let limit = Duration::from_secs(7);
+    let connecting = NativeSession::connect(&route, &creds, "postgres", &settings, NAME);
+    let error = tokio::time::timeout(limit, connecting).await.unwrap();
+    assert!(matches!(error, Err(NativeError::Unreachable { .. })));
+    let canceller = session.canceller();
+    let cancelled = tokio::time::timeout(limit, canceller.cancel()).await;
+    assert!(cancelled.expect("bounded").is_err());
+    // Whoever waits decides how long; what was left half-way is over.
+    let waiting = tokio::time::timeout(Duration::from_millis(300), session.batch("select 1"));
+    waiting.await.unwrap_err();
+    assert!(matches!(
+        session.batch("select 1").await,
+        Err(NativeError::Over { .. })
+    ));
+    tokio::time::timeout(limit, session.close()).await.unwrap();
+    container.engine("unpause").unwrap();
 }
 
 #[tokio::test]

@@ -186,7 +186,8 @@ pub(crate) struct DiscoverArgs {
     /// List every server that can be seen, instead of choosing one
     #[arg(long, conflicts_with = "target")]
     pub(crate) all: bool,
-    /// Show what each step tried and why it ended as it did
+    /// Show what each step tried and why it ended as it did, and which transport, route and engine a
+    /// backup would use
     #[arg(long)]
     pub(crate) explain: bool,
     #[command(flatten)]

@@ -65,7 +65,15 @@ fn list_and_show_tell_what_is_there() {
     }
     // Any unique beginning of an id works.
     let shown = cli.run(&["show", &id[..id.len() - 2]]).expect(0).stdout;
-    for word in [&id, "PostgreSQL 17", "by hand:", "sha256sum -c"] {
+    for word in [
+        &id,
+        "PostgreSQL 17",
+        "transport",
+        "shop: ",
+        " engine",
+        "by hand:",
+        "sha256sum -c",
+    ] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
     let contents = cli.run(&["show", &id, "--toc"]).expect(0).stdout;
@@ -89,6 +97,36 @@ fn list_and_show_tell_what_is_there() {
         "{}",
         wrong.stderr
     );
+}
+
+#[test]
+fn discover_explains_which_route_and_engine_a_backup_would_use() {
+    let container = PgContainer::start(17).unwrap();
+    let cli = Cli::new(env!("CARGO_BIN_EXE_pgstow"));
+    let target = container.target();
+    let told = cli
+        .run(&["discover", &target, "--explain"])
+        .expect(0)
+        .stdout;
+    for words in [
+        "what a backup would use:",
+        "docker exec in the server's container",
+        "the container's address",
+        "parallel",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let plain = cli.run(&["discover", &target]).expect(0).stdout;
+    assert!(!plain.contains("would use"), "{plain}");
+    let json = last_json(
+        &cli.env("PGSTOW_ENGINE", "stock")
+            .run(&["discover", &target, "--explain", "--json"])
+            .expect(0)
+            .stdout,
+    );
+    let would = &json["would_use"];
+    assert_eq!(would["engine"], "stock", "{would}");
+    assert_eq!(would["reason"], "it was asked for", "{would}");
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 
 use crate::container::{PgContainer, PgContainerBuilder};
 
@@ -50,10 +53,28 @@ impl Certificates {
             let mut params = CertificateParams::new(alternative)?;
             params.distinguished_name = rcgen::DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, name);
+            params.serial_number = Some(SerialNumber::from(if file == "server" { 2 } else { 3 }));
             let key = KeyPair::generate()?;
             let certificate = params.signed_by(&key, &issuer)?;
             self.write(&format!("{file}.crt"), &certificate.pem(), 0o644)?;
             self.write(&format!("{file}.key"), &key.serialize_pem(), 0o600)?;
+        }
+        for (file, revoked) in [("none.crl", None), ("server.crl", Some(2))] {
+            let revoked = revoked.map(|serial| RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            });
+            let list = CertificateRevocationListParams {
+                this_update: date_time_ymd(2020, 1, 1),
+                next_update: date_time_ymd(4000, 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: revoked.into_iter().collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            self.write(file, &list.signed_by(&issuer)?.pem()?, 0o644)?;
         }
         Ok(())
     }
@@ -64,7 +85,8 @@ impl Certificates {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))
     }
 
-    /// Path of `ca.crt`, `server.crt`, `server.key`, `client.crt` or `client.key`.
+    /// Path of `ca.crt`, `server.crt`, `server.key`, `client.crt`, `client.key`, or of a revocation
+    /// list: `none.crl`, or `server.crl` that revokes the server's certificate.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

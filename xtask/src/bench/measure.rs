@@ -1,20 +1,22 @@
-//! Running one command to its end and measuring it from outside: wall-clock time, CPU time and
-//! peak memory of the process itself.
+//! Running one command to its end and measuring it from outside: wall-clock time, processor time
+//! and peak memory.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::{cpu::Reading, rig::Rig};
 
 /// What one run cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cost {
     /// Wall-clock seconds.
     pub(crate) wall: f64,
-    /// User and system seconds of the process (not of the server or the engine).
-    pub(crate) cpu: f64,
-    /// Peak resident set of the process in bytes (`VmHWM`, read every few milliseconds).
+    /// Seconds of processor time.
+    pub(crate) cpu: Reading,
+    /// Peak resident set of the tool in bytes: of the largest of its processes on this host
+    /// (`VmHWM`, read every few milliseconds).
     pub(crate) peak: u64,
 }
 
@@ -23,7 +25,18 @@ pub(crate) struct Cost {
 /// # Errors
 /// When it cannot be started, or ends with anything but 0; the text holds the end of its standard
 /// error.
-pub(crate) fn run(command: &mut Command, output: Option<&Path>) -> Result<Cost, String> {
+pub(crate) fn run(rig: &Rig, command: &mut Command, output: Option<&Path>) -> Result<Cost, String> {
+    let before = Reading::take(rig)?;
+    let (wall, peak) = watch(command, output)?;
+    Ok(Cost {
+        wall,
+        cpu: Reading::take(rig)?.since(before),
+        peak,
+    })
+}
+
+/// Wall-clock seconds and peak memory of one command.
+fn watch(command: &mut Command, output: Option<&Path>) -> Result<(f64, u64), String> {
     let shown = format!("{command:?}");
     let stdout = match output {
         Some(path) => Stdio::from(File::create(path).map_err(|e| format!("{path:?}: {e}"))?),
@@ -36,18 +49,25 @@ pub(crate) fn run(command: &mut Command, output: Option<&Path>) -> Result<Cost, 
         .stdout(stdout)
         .stderr(stderr)
         .spawn()
-        .map_err(|e| format!("cannot start {shown}: {e}"))?;
-    let mut cost = Cost::default();
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("not to be had here: no {:?}", command.get_program())
+            }
+            _ => format!("cannot start {shown}: {error}"),
+        })?;
+    let mut peak = 0;
     let status = loop {
-        cost = sample(&child).unwrap_or(cost).max(cost);
+        peak = peak_of(child.id()).max(peak);
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
             break status;
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    cost.wall = started.elapsed().as_secs_f64();
-    if status.success() {
-        return Ok(cost);
+    let wall = started.elapsed().as_secs_f64();
+    // pgstow's 3 is "done, with warnings": the output is there, and compared like any other.
+    let is_pgstow = Path::new(command.get_program()).ends_with("pgstow");
+    if status.success() || is_pgstow && status.code() == Some(3) {
+        return Ok((wall, peak));
     }
     let said = fs::read_to_string(errors.path()).unwrap_or_default();
     let tail: Vec<&str> = said.lines().rev().take(8).collect();
@@ -55,42 +75,23 @@ pub(crate) fn run(command: &mut Command, output: Option<&Path>) -> Result<Cost, 
     Err(format!("{shown} ended with {status}:\n{}", tail.join("\n")))
 }
 
-impl Cost {
-    fn max(self, other: Self) -> Self {
-        Self {
-            wall: 0.0,
-            cpu: self.cpu.max(other.cpu),
-            peak: self.peak.max(other.peak),
-        }
-    }
-}
-
-/// Reads what the kernel knows of a live process.
-fn sample(child: &Child) -> io::Result<Cost> {
-    let proc = Path::new("/proc").join(child.id().to_string());
-    let status = fs::read_to_string(proc.join("status"))?;
-    let peak = status
+/// Peak resident set of a live process or of a child of it, whichever is larger.
+fn peak_of(process: u32) -> u64 {
+    let proc = Path::new("/proc").join(process.to_string());
+    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+    let own = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|kib| kib.parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024);
-    let stat = fs::read_to_string(proc.join("stat"))?;
-    // Fields after the command name, which may hold spaces; utime and stime are the 12th and 13th.
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|t| t.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    Ok(Cost {
-        wall: 0.0,
-        cpu: (ticks(11) + ticks(12)) as f64 / 100.0,
-        peak,
-    })
+    let children = proc.join(format!("task/{process}/children"));
+    fs::read_to_string(children)
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .map(peak_of)
+        .fold(own, u64::max)
 }
 
 /// Median of a list; 0 for an empty one.
@@ -124,8 +125,16 @@ mod tests {
     }
 
     #[test]
+    fn the_peak_of_a_pipeline_is_that_of_its_largest_program() {
+        let large = "head -c 40000000 /dev/zero | { sleep 0.1; sort -S 64M -z; } | wc -c";
+        let (wall, peak) = watch(Command::new("sh").args(["-c", large]), None).unwrap();
+        assert!(wall > 0.0);
+        assert!(peak > 16 << 20, "{peak}");
+    }
+
+    #[test]
     fn a_failing_command_is_an_error_with_its_words() {
-        let error = run(
+        let error = watch(
             Command::new("sh").args(["-c", "echo words >&2; exit 3"]),
             None,
         );

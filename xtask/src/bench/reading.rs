@@ -7,7 +7,9 @@ use std::process::Command;
 
 use archive::{ArchiveSummary, CheckOptions, Fingerprints, check_custom};
 
+use super::options::Sizes;
 use super::rig::{DATABASE, Rig};
+use super::sets::Set;
 
 const USAGE: &str = "cargo xtask bench-read [--size-mb N]";
 /// The newest major whose pg_dump knows every compression.
@@ -41,7 +43,14 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             Err(format!("the optimised build ended with {status}"))
         };
     }
-    let rig = Rig::start(MAJOR, megabytes)?;
+    let rig = Rig::start(MAJOR)?;
+    let sizes = Sizes {
+        megabytes,
+        tables: 0,
+        objects: 0,
+        empty_tables: 0,
+    };
+    rig.fill(Set::Big, &sizes)?;
     println!(
         "\n### Reading archives (major {MAJOR}, `check_custom`, CPU time of one core)\n\n\
          | pg_dump | stored MB | decoded MB | rows | stored MB/s | decoded MB/s | stored MB/s with \

@@ -1,9 +1,13 @@
-//! The server of a bench: a container with a filled database, and an independent fingerprint of
-//! any database in it.
+//! The server of a bench: a container, the database in it, and an independent fingerprint of any
+//! database there.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::cpu::of_control_group;
+use super::options::Sizes;
+use super::sets::Set;
 
 /// Name of the database that is backed up.
 pub(crate) const DATABASE: &str = "bench";
@@ -13,55 +17,82 @@ const PASSWORD: &str = "bench-only";
 pub(crate) struct Rig {
     /// Container name.
     pub(crate) name: String,
+    /// Major version.
+    pub(crate) major: u32,
     /// Port on this host.
     pub(crate) port: u16,
-    /// Size of the database in bytes.
-    pub(crate) bytes: u64,
 }
 
 impl Rig {
-    /// Starts a server of a major and fills a database of about `megabytes` MB.
+    /// Starts a server of a major, with room for the locks of many tables.
     ///
     /// # Errors
     /// The failing command with its words.
-    pub(crate) fn start(major: u32, megabytes: u64) -> Result<Self, String> {
+    pub(crate) fn start(major: u32) -> Result<Self, String> {
         let name = format!("pgstow-bench-{major}-{}", std::process::id());
         let image = format!("pgstow-test/postgres:{major}");
-        let port: u16 = 55_000 + u16::try_from(major).map_err(|e| e.to_string())?;
-        let args = ["-c", "max_wal_size=8GB", "-c", "shared_buffers=512MB"];
-        docker(
-            &[
-                &[
-                    "run",
-                    "-d",
-                    "--name",
-                    &name,
-                    "--shm-size=512m",
-                    "-p",
-                    &format!("127.0.0.1:{port}:5432"),
-                ][..],
-                &["-e", &format!("POSTGRES_PASSWORD={PASSWORD}"), &image][..],
-                &args[..],
-            ]
-            .concat(),
-        )?;
+        let run = ["run", "-d", "--name", &name, "--shm-size=512m"];
+        let password = format!("POSTGRES_PASSWORD={PASSWORD}");
+        let container = ["-p", "127.0.0.1::5432", "-e", &password, &image];
+        let settings = [
+            "max_wal_size=4GB",
+            "shared_buffers=512MB",
+            "max_locks_per_transaction=2048",
+            "autovacuum=off",
+        ];
+        let settings = settings.iter().flat_map(|setting| ["-c", setting]);
+        let args: Vec<&str> = run.into_iter().chain(container).chain(settings).collect();
+        docker(&args)?;
+        // From here on the container is removed whatever fails.
         let mut rig = Self {
             name,
-            port,
-            bytes: 0,
+            major,
+            port: 0,
         };
+        let published = docker(&["port", &rig.name, "5432/tcp"])?;
+        rig.port = published
+            .lines()
+            .find_map(|line| line.rsplit_once(':')?.1.trim().parse().ok())
+            .ok_or_else(|| format!("no port: {published:?}"))?;
         rig.wait()?;
-        rig.psql("postgres", &format!("create database {DATABASE}"))?;
-        rig.fill(megabytes)?;
-        let bytes = rig.psql(
-            "postgres",
-            &format!("select pg_database_size('{DATABASE}')"),
-        )?;
-        rig.bytes = bytes
+        Ok(rig)
+    }
+
+    /// Makes the database anew and fills it; its size in bytes.
+    ///
+    /// # Errors
+    /// The failing command with its words.
+    pub(crate) fn fill(&self, set: Set, sizes: &Sizes) -> Result<u64, String> {
+        self.drop_database(DATABASE)?;
+        self.psql("postgres", &format!("create database {DATABASE}"))?;
+        match set.sql(sizes) {
+            Some(sql) => self
+                .psql(DATABASE, &format!("set synchronous_commit = off; {sql}"))
+                .map(drop)?,
+            None => {
+                let scale = super::sets::scale(sizes).to_string();
+                let pgbench = ["exec", &self.name, "pgbench", "-U", "postgres", "-i", "-q"];
+                docker(&[&pgbench[..], &["-s", &scale, DATABASE]].concat()).map(drop)?;
+            }
+        }
+        self.psql(DATABASE, "vacuum analyze; checkpoint;")?;
+        let query = format!("select pg_database_size('{DATABASE}')");
+        let bytes = self.psql("postgres", &query)?;
+        bytes
             .trim()
             .parse()
-            .map_err(|_| format!("no size: {bytes:?}"))?;
-        Ok(rig)
+            .map_err(|_| format!("no size: {bytes:?}"))
+    }
+
+    /// Seconds of processor time of everything in the container.
+    ///
+    /// # Errors
+    /// When its control group cannot be read.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64, String> {
+        let script = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || \
+                      cat /sys/fs/cgroup/cpuacct/cpuacct.usage";
+        let text = docker(&["exec", &self.name, "sh", "-c", script])?;
+        of_control_group(&text).ok_or_else(|| format!("no processor time in {text:?}"))
     }
 
     fn wait(&self) -> Result<(), String> {
@@ -85,30 +116,6 @@ impl Rig {
                 Err(_) => std::thread::sleep(Duration::from_millis(300)),
             }
         }
-    }
-
-    /// Ordinary rows: numbers, times, words that compress and hashes that do not.
-    fn fill(&self, megabytes: u64) -> Result<(), String> {
-        const ROWS_PER_MB: u64 = 4_600;
-        let rows = megabytes * ROWS_PER_MB;
-        self.psql(
-            DATABASE,
-            &format!(
-                "create table orders as
-                   select g as id, (g * 7919) % 100003 as customer,
-                          timestamptz '2020-01-01' + g * interval '37 seconds' as placed,
-                          round((g % 99991) / 7.0, 2) as amount,
-                          md5(g::text) as reference,
-                          repeat(substr('the quick brown fox jumps over the lazy dog', 1 + (g % 20)::int), 2)
-                            as note
-                   from generate_series(1::bigint, {rows}) g;
-                 alter table orders add primary key (id);
-                 create index on orders (customer);
-                 create table small as select g as id, md5(g::text) as t from generate_series(1, 1000) g;
-                 vacuum analyze;"
-            ),
-        )
-        .map(drop)
     }
 
     /// Runs SQL as the superuser inside the container.
@@ -136,15 +143,32 @@ impl Rig {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Count and order-independent hash of every row, computed by the server and not by pgstow.
+    /// What a database holds, computed by the server and not by pgstow: rows and an
+    /// order-independent hash of each table, of the large objects and of the sequences, and the
+    /// definitions.
     ///
     /// # Errors
     /// psql's words.
     pub(crate) fn fingerprint(&self, database: &str) -> Result<String, String> {
         self.psql(
             database,
-            "select count(*), sum(('x' || substr(md5(o::text), 1, 15))::bit(60)::bigint) from orders o;
-             select count(*), sum(('x' || substr(md5(s::text), 1, 15))::bit(60)::bigint) from small s;",
+            "set extra_float_digits = 3; set timezone = 'UTC';
+             select format('select %L, count(*), sum(hashtextextended(t::text, 0)) from %I.%I t',
+                           c.relname, n.nspname, c.relname)
+             from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'
+             order by n.nspname, c.relname \\gexec
+             select count(*), sum(hashtextextended(oid || encode(lo_get(oid), 'hex'), 0))
+             from pg_largeobject_metadata;
+             select schemaname, sequencename, last_value from pg_sequences order by 1, 2;
+             select count(*), sum(hashtextextended(indexdef, 0)) from pg_indexes
+             where schemaname !~ '^(pg_|information_schema)';
+             select count(*), sum(hashtextextended(concat_ws(' ', c.relname, a.attname,
+               format_type(a.atttypid, a.atttypmod), a.attnotnull), 0))
+             from pg_attribute a join pg_class c on c.oid = a.attrelid
+             join pg_namespace n on n.oid = c.relnamespace
+             where a.attnum > 0 and c.relkind = 'r'
+               and n.nspname !~ '^(pg_|information_schema)';",
         )
     }
 
@@ -170,14 +194,55 @@ impl Rig {
         .map(drop)
     }
 
-    /// Copies a file into the container.
+    /// Copies a file or directory into the container.
     ///
     /// # Errors
     /// The engine's words.
     pub(crate) fn copy_in(&self, from: &std::path::Path, to: &str) -> Result<(), String> {
         let from = from.display().to_string();
         docker(&["cp", &from, &format!("{}:{to}", self.name)])?;
-        docker(&["exec", &self.name, "chmod", "644", to]).map(drop)
+        docker(&["exec", &self.name, "chmod", "-R", "a+rX", to]).map(drop)
+    }
+
+    /// Bytes of a file or directory in the container.
+    ///
+    /// # Errors
+    /// The engine's words.
+    pub(crate) fn size_inside(&self, path: &str) -> Result<u64, String> {
+        let said = docker(&["exec", &self.name, "du", "-sb", "--apparent-size", path])?;
+        let bytes = said.split_whitespace().next().and_then(|b| b.parse().ok());
+        bytes.ok_or_else(|| format!("no size: {said:?}"))
+    }
+
+    /// Removes a file or directory in the container.
+    ///
+    /// # Errors
+    /// The engine's words.
+    pub(crate) fn remove_inside(&self, path: &str) -> Result<(), String> {
+        docker(&["exec", &self.name, "rm", "-rf", path]).map(drop)
+    }
+
+    /// A program in the container, as the superuser.
+    pub(crate) fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["exec", &self.name, program, "-U", "postgres"]);
+        command
+    }
+
+    /// The same, with this process's standard input.
+    pub(crate) fn inside_with_input(&self, program: &str) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["exec", "-i", &self.name, program, "-U", "postgres"]);
+        command
+    }
+
+    /// Connection string of a database for programs of this host; the password stands in it, it is
+    /// the bench's own.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}",
+            self.port
+        )
     }
 
     /// Environment for programs of this host.
@@ -196,7 +261,7 @@ impl Drop for Rig {
     }
 }
 
-fn docker(args: &[&str]) -> Result<String, String> {
+pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
     let output = Command::new("docker")
         .args(args)
         .output()

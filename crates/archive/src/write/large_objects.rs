@@ -62,10 +62,7 @@ impl LargeObjectEncoder {
         Ok(Self {
             format,
             fingerprint,
-            summary: LargeObjectsSummary {
-                fingerprint: fingerprint.then(Fingerprint::default),
-                ..LargeObjectsSummary::default()
-            },
+            summary: LargeObjectsSummary::default(),
             current: None,
         })
     }
@@ -114,10 +111,14 @@ impl LargeObjectEncoder {
             write_int(0, output);
         }
         let (bytes, hash) = current.sink.finish();
-        self.summary.count += 1;
-        self.summary.bytes += bytes;
-        if let (Some(fingerprint), Some(hash)) = (&mut self.summary.fingerprint, hash) {
-            fingerprint.add_hash(hash);
+        let summary = &mut self.summary;
+        summary.count += 1;
+        summary.bytes += bytes;
+        if let Some(hash) = hash {
+            summary
+                .fingerprint
+                .get_or_insert_with(Fingerprint::default)
+                .add_hash(hash);
         }
         Ok(())
     }

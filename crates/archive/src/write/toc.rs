@@ -17,6 +17,10 @@ use crate::{
 
 /// Place of the format byte in a header; that of the compression follows.
 const FORMAT_AT: usize = 10;
+/// The state of an entry whose data is at a known place.
+const POSITION_AT: u8 = 2;
+/// The state of an entry whose data is somewhere behind the table of contents.
+const POSITION_NOT_SET: u8 = 1;
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 64 * 1024;
 
@@ -81,7 +85,8 @@ pub enum DumpDataKind {
 /// Reads header and table of contents of a custom archive as pg_dump writes it to a pipe, and
 /// writes those of the archive to be made through `output`, in pieces of bounded size. The entries'
 /// bytes stay as they are, whatever encoding they are in; only format and compression of the header
-/// and, for a directory, the file names of the entries are made. What follows in `reader` is not
+/// and, for a directory, the file names of the entries are made. (In a custom archive the places of the
+/// data are left open, as pg_dump leaves them when it writes to a pipe.) What follows in `reader` is not
 /// needed (some of it may have been read).
 ///
 /// # Errors
@@ -124,11 +129,8 @@ pub fn copy_toc(
                 writer.header(reader.take_copied(), read.version)
             }
             Part::Entry { entry, inherits } => {
-                let file_name = if format.custom() {
-                    None
-                } else {
-                    file_name(&entry, reader_minor(header.as_ref()))
-                };
+                let minor = header.as_ref().map_or(0, |header| header.version.minor);
+                let file_name = file_name(&entry, minor).filter(|_| !format.custom());
                 writer.entry(
                     reader.take_copied(),
                     reader.off_size(),
@@ -161,22 +163,15 @@ pub fn copy_toc(
     })
 }
 
-fn reader_minor(header: Option<&Header>) -> u8 {
-    header.map_or(0, |header| header.version.minor)
-}
-
-/// The name that pg_dump gives the file of an entry of a directory archive; of those without data
-/// only `BLOBS` have one.
+/// The name that pg_dump gives the file of an entry with data in a directory archive.
 fn file_name(entry: &TocEntry, minor: u8) -> Option<String> {
-    if entry.kind != "BLOBS" {
-        return entry.has_data.then(|| format!("{}.dat", entry.dump_id));
-    }
-    // Several lists since 17.
-    Some(if minor >= 16 {
-        format!("blobs_{}.toc", entry.dump_id)
-    } else {
-        "blobs.toc".to_owned()
-    })
+    let name = match entry.kind.as_str() {
+        // Several lists since 17.
+        "BLOBS" if minor >= 16 => format!("blobs_{}.toc", entry.dump_id),
+        "BLOBS" => "blobs.toc".to_owned(),
+        _ => format!("{}.dat", entry.dump_id),
+    };
+    entry.has_data.then_some(name)
 }
 
 impl DumpData {
@@ -311,9 +306,14 @@ impl TocWriter<'_> {
         off_size: usize,
         file_name: Option<&str>,
     ) -> Result<(), ArchiveError> {
-        if !self.format.custom() {
-            // State and offset.
-            read.truncate(read.len() - (1 + off_size));
+        let state = read.len() - (1 + off_size);
+        if self.format.custom() {
+            if read[state] == POSITION_AT {
+                read[state] = POSITION_NOT_SET;
+                read[state + 1..].fill(0);
+            }
+        } else {
+            read.truncate(state);
             let name = file_name.unwrap_or_default();
             write_int(i32::try_from(name.len()).unwrap_or(0), &mut read);
             read.extend_from_slice(name.as_bytes());
@@ -321,10 +321,12 @@ impl TocWriter<'_> {
         self.write(&read)
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        for piece in bytes.chunks(BUFFER) {
-            self.buffer.extend_from_slice(piece);
-            if self.buffer.len() >= BUFFER {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            bytes = rest;
+            if self.buffer.len() == BUFFER {
                 self.flush()?;
             }
         }

@@ -7,14 +7,16 @@ use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::stream::Stream;
-use super::{NativeError, Route};
-use crate::creds::{DbCreds, SslMode};
+use super::{NativeError, Route, tls};
+use crate::creds::DbCreds;
 use crate::executor::ConnectionSettings;
 
 /// How to make a connection, also a second one to cancel a statement.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
     route: Route,
+    /// `None`: no TLS.
+    tls: Option<tls::Plan>,
     /// Longest wait for the connection itself.
     connect_timeout: Duration,
     keepalive: Duration,
@@ -23,9 +25,23 @@ pub(super) struct Dialer {
 /// A connection, and what is known of its privacy.
 pub(super) struct Dialled {
     pub(super) stream: Stream,
+    pub(super) tls: bool,
+    /// Hash of the server's certificate, where its kind of signature names a hash.
+    pub(super) end_point: Option<Vec<u8>>,
     /// Nobody between the two ends can read along: TLS, a socket of this host, or the bridge of
-    /// this host's own container.
+    /// this host's own container. A password may be sent as it is.
     pub(super) private: bool,
+}
+
+impl Dialled {
+    fn plain(stream: Stream, private: bool) -> Self {
+        Self {
+            stream,
+            tls: false,
+            end_point: None,
+            private,
+        }
+    }
 }
 
 impl Dialer {
@@ -34,30 +50,46 @@ impl Dialer {
         creds: &DbCreds,
         settings: &ConnectionSettings,
     ) -> Result<Self, NativeError> {
-        let mode = creds.tls.mode.unwrap_or(SslMode::Prefer);
-        if !matches!(route, Route::Socket { .. })
-            && !matches!(mode, SslMode::Disable | SslMode::Prefer)
-        {
-            return Err(NativeError::unsupported(format!(
-                "sslmode={}",
-                mode.as_str()
-            )));
-        }
+        let tls = match route {
+            Route::Socket { .. } => None,
+            Route::Tcp { host, .. }
+            | Route::ContainerAddress { address: host, .. }
+            | Route::PublishedPort { host, .. } => tls::plan(&creds.tls, host)?,
+        };
         Ok(Self {
             route: route.clone(),
+            tls,
             connect_timeout: settings.connect_timeout,
             keepalive: settings.keepalives_idle,
         })
     }
 
-    /// Connects.
+    /// Connects, and speaks TLS where that is wanted and had.
     pub(super) async fn dial(&self) -> Result<Dialled, NativeError> {
-        let private = matches!(
+        let plain = matches!(
             self.route,
             Route::Socket { .. } | Route::ContainerAddress { .. }
         );
-        let stream = self.connect().await?;
-        Ok(Dialled { stream, private })
+        match (self.connect().await?, &self.tls) {
+            (Stream::Tcp(stream), Some(plan)) => match plan.negotiate(stream).await? {
+                Ok(stream) => Ok(Dialled {
+                    end_point: tls::end_point(&stream),
+                    stream: Stream::Tls(stream),
+                    tls: true,
+                    private: true,
+                }),
+                Err(stream) => Ok(Dialled::plain(Stream::Tcp(stream), plain)),
+            },
+            (stream, _) => Ok(Dialled::plain(stream, plain)),
+        }
+    }
+
+    /// For another connection like one that was made: not without TLS, when that had it.
+    pub(super) fn keeping_tls_of(mut self, dialled: &Dialled) -> Self {
+        if let Some(plan) = &mut self.tls {
+            plan.required |= dialled.tls;
+        }
+        self
     }
 
     async fn connect(&self) -> Result<Stream, NativeError> {

@@ -16,21 +16,21 @@ use crate::executor::ConnectionSettings;
 const SCRAM: &str = "SCRAM-SHA-256";
 const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// What a login needs to know of the connection.
-pub(super) struct Channel {
-    /// Whether a password may be sent as it is.
-    pub(super) private: bool,
-    /// Hash of the server's certificate, over TLS and where its kind of signature names a hash.
-    pub(super) end_point: Option<Vec<u8>>,
-    pub(super) tls: bool,
-}
-
 /// What the server told at the login.
 #[derive(Debug, Default)]
 pub(super) struct Greeting {
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) pid: i32,
     pub(super) secret: i32,
+}
+
+/// What a login needs to know of the connection.
+#[derive(Debug)]
+pub(super) struct Channel {
+    /// Whether a password may be sent as it is.
+    pub(super) private: bool,
+    /// What a login over TLS can be bound to.
+    pub(super) end_point: Option<Vec<u8>>,
 }
 
 /// `channel_binding` of libpq.
@@ -225,8 +225,8 @@ impl Login<'_> {
                 (SCRAM_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))
             }
             // Says that we could have: a server that could as well then knows of a man between.
-            Some(_) if self.channel.tls => (SCRAM, sasl::ChannelBinding::unrequested()),
-            _ => (SCRAM, sasl::ChannelBinding::unsupported()),
+            Some(_) => (SCRAM, sasl::ChannelBinding::unrequested()),
+            None => (SCRAM, sasl::ChannelBinding::unsupported()),
         };
         if !self.bound {
             self.refuse_unbound()?;

@@ -16,6 +16,7 @@ mod quote;
 mod route;
 mod session;
 mod stream;
+mod tls;
 mod wire;
 
 pub use cancel::Canceller;

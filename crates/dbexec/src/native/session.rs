@@ -53,12 +53,12 @@ impl NativeSession {
         let dialer = Dialer::new(route, creds, settings)?;
         let connecting = async {
             let dialled = dialer.dial().await?;
-            let mut wire = Wire::new(dialled.stream);
+            let again = dialer.clone().keeping_tls_of(&dialled);
             let channel = Channel {
                 private: dialled.private,
-                end_point: None,
-                tls: false,
+                end_point: dialled.end_point,
             };
+            let mut wire = Wire::new(dialled.stream);
             let greeting = login::log_in(
                 &mut wire,
                 route,
@@ -69,11 +69,11 @@ impl NativeSession {
                 channel,
             )
             .await?;
-            Ok((wire, greeting))
+            Ok((wire, greeting, again))
         };
         let limit = settings.connect_timeout;
         let connected = tokio::time::timeout(limit, connecting).await;
-        let (wire, greeting) = connected
+        let (wire, greeting, again) = connected
             .map_err(|_| dialer.unreachable(&format!("no answer to the login in {limit:?}")))??;
         let Greeting {
             parameters,
@@ -84,7 +84,7 @@ impl NativeSession {
             wire,
             parameters,
             pid,
-            canceller: Canceller::new(dialer, pid, secret),
+            canceller: Canceller::new(again, pid, secret),
             over: None,
         })
     }

@@ -1,5 +1,7 @@
 //! `pgstow discover`: which server, where each field of the login came from, what was tried.
 
+mod would_use;
+
 use dbexec::discover::Found;
 use dbexec::executor::ProgramInfo;
 use dbexec::{
@@ -40,6 +42,7 @@ pub(crate) async fn run(session: &Session, args: &DiscoverArgs) -> Result<u8, Co
     };
     // The server is found also where a program is missing; the table then says which.
     let mut programs = Vec::new();
+    let mut would = None;
     match session.open(server, &run).await {
         Ok(executor) => {
             for program in [PgProgram::PgDump, PgProgram::PgRestore, PgProgram::Psql] {
@@ -49,16 +52,27 @@ pub(crate) async fn run(session: &Session, args: &DiscoverArgs) -> Result<u8, Co
                     .await?;
                 programs.push((program, looked.map_err(|error| error.to_string())));
             }
+            if args.explain {
+                would = Some(would_use::would_use(session, executor.as_ref()).await?);
+            }
         }
         Err(error) => session.printer.warning(error.messages.join(": ")),
     }
     let printer = &session.printer;
     if printer.json {
-        printer.json_line(&as_json(&context, &programs));
+        let mut shown = as_json(&context, &programs);
+        // Only where it was asked for: a route is looked for with sessions of our own.
+        if let Some(would) = &would {
+            shown["would_use"] = json!(would);
+        }
+        printer.json_line(&shown);
     } else {
         tell(printer, &context, &programs);
         if args.explain {
             explain(printer, &context.trail);
+        }
+        if let Some(would) = &would {
+            would_use::tell(printer, would);
         }
     }
     Ok(exit::DONE)
