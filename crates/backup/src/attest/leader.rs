@@ -1,6 +1,8 @@
 //! The session that leads a dump: psql next to the server, or a session of our own.
 
-use dbexec::{ExecError, NativeError, NativeRoute, NativeSession, PgExecutor, PgProgram, PsqlSession};
+use dbexec::{
+    ExecError, NativeError, NativeRoute, NativeSession, PgExecutor, PgProgram, PsqlSession,
+};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -94,11 +96,7 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
     /// # Errors
     /// [`ExecError::Query`] when a statement failed: the session can go on. Any other error is its
     /// end.
-    pub(crate) async fn run(
-        &mut self,
-        name: &'static str,
-        sql: &str,
-    ) -> Result<String, ExecError> {
+    pub(crate) async fn run(&mut self, name: &'static str, sql: &str) -> Result<String, ExecError> {
         let session = match &mut self.session {
             Session::Psql(session) => return session.run(name, sql, &[]).await,
             Session::Native(session) => session,

@@ -131,7 +131,10 @@ impl Attesting {
             Some(Err(error)) if is_fatal(&error) => return Err(error),
             other => {
                 if let Some(Err(error)) = other {
-                    tracing::warn!(error = words(&error), "psql leads in place of our own session");
+                    tracing::warn!(
+                        error = words(&error),
+                        "psql leads in place of our own session"
+                    );
                 }
                 Leader::psql(executor, database, &self.cancel).await?
             }
@@ -168,9 +171,7 @@ impl Attesting {
             return Ok(Vec::new());
         };
         let name = "list the tables";
-        session
-            .run(name, server::BEGIN_WITHOUT_SNAPSHOT)
-            .await?;
+        session.run(name, server::BEGIN_WITHOUT_SNAPSHOT).await?;
         let listed = tables(session, &self.filters).await;
         session.run(name, "rollback;").await?;
         listed
@@ -198,7 +199,12 @@ impl Attesting {
 
     /// Bytes of the largest table, and how many large objects there are.
     pub(crate) fn sizes(&self) -> (u64, u64) {
-        let largest = self.side.tables.iter().filter_map(|table| table.bytes).max();
+        let largest = self
+            .side
+            .tables
+            .iter()
+            .filter_map(|table| table.bytes)
+            .max();
         (largest.unwrap_or(0), self.side.large_objects)
     }
 
@@ -328,9 +334,7 @@ async fn tables(session: &mut Leader, filters: &str) -> Result<Vec<ServerTable>,
     let select = |size: &str| server::TABLES.replace("SIZE", size);
     let listed = session.rows(name, &select(server::SIZE), &vars).await;
     // Also gives back the locks and the setting.
-    session
-        .run(name, server::BACK)
-        .await?;
+    session.run(name, server::BACK).await?;
     match listed {
         Err(ExecError::Query { message, .. }) => {
             tracing::debug!(message, "sizes are taken from the catalogue");
@@ -342,10 +346,7 @@ async fn tables(session: &mut Leader, filters: &str) -> Result<Vec<ServerTable>,
     }
 }
 
-async fn sequences(
-    session: &mut Leader,
-    filters: &str,
-) -> Result<Vec<ServerSequence>, ExecError> {
+async fn sequences(session: &mut Leader, filters: &str) -> Result<Vec<ServerSequence>, ExecError> {
     let mut found: Vec<ServerSequence> = Vec::new();
     loop {
         let after = found.last().map_or(0, |last| last.oid).to_string();

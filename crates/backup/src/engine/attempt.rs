@@ -98,7 +98,7 @@ pub(crate) async fn dump(
             if let Err(left) = files.remove().await {
                 tracing::warn!(%left, "a partial file could not be removed");
                 // What lies there would be in the way of another dump.
-                if let Failure::Stock(_) = failure {
+                if !matches!(failure, Failure::Run(_)) {
                     return Err(Failure::Run(crate::BackupError::Store {
                         operation: "removing a partial archive".to_owned(),
                         source: left,
@@ -157,7 +157,9 @@ impl Attempt<'_> {
         }
         let emitted = self.move_rows(&shared, leader, files, progress).await?;
         // Had it been lost, another could have changed a table before a mover locked it.
-        let alive = leader.run("look whether the snapshot is there", "select 1;").await;
+        let alive = leader
+            .run("look whether the snapshot is there", "select 1;")
+            .await;
         alive.map_err(|error| self.leader_failed(files, &error))?;
         files.commit().await?;
         let Emitted {
@@ -198,7 +200,7 @@ impl Attempt<'_> {
         facts::lock(leader, &toc.data).await.map_err(told)?;
         let tables = facts::tables(leader, &toc.data).await.map_err(told)?;
         if let Some(oid) = facts::rewritten(&tables) {
-            return Err(Failure::Stock(format!(
+            return Err(Failure::Snapshot(format!(
                 "the table with oid {oid} was rewritten or emptied since the snapshot"
             )));
         }

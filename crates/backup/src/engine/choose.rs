@@ -80,9 +80,8 @@ pub(crate) fn pays(size: &Size) -> Result<(), String> {
 /// Movers: as many as were asked for, or as there are processors, but never more than the
 /// connections allow.
 pub(crate) fn movers(asked: Option<u32>, processors: usize, max_connections: u32) -> u32 {
-    let wanted = asked.unwrap_or_else(|| {
-        u32::try_from(processors.clamp(1, MOST_MOVERS)).unwrap_or(1)
-    });
+    let wanted =
+        asked.unwrap_or_else(|| u32::try_from(processors.clamp(1, MOST_MOVERS)).unwrap_or(1));
     wanted.clamp(1, max_connections.saturating_sub(OTHERS).max(1))
 }
 

@@ -23,6 +23,8 @@ const TELL: Duration = Duration::from_millis(250);
 pub(crate) enum Failure {
     /// pg_dump alone may do it.
     Stock(String),
+    /// As `Stock`, but in another snapshot.
+    Snapshot(String),
     /// Nobody can.
     Run(BackupError),
 }
@@ -269,7 +271,9 @@ impl Emitter<'_, '_, '_> {
         let mut writer = LargeObjectsWriter::begin(format, entry, &mut list)
             .map_err(|error| archived(&error))?;
         if self.custom {
-            self.files.write(Bytes::from(std::mem::take(&mut list))).await?;
+            self.files
+                .write(Bytes::from(std::mem::take(&mut list)))
+                .await?;
         }
         for _ in 0..units {
             loop {

@@ -89,11 +89,7 @@ impl Encoding {
     }
 }
 
-fn run(
-    plan: &Plan,
-    board: &Board,
-    mut messages: mpsc::Receiver<Message>,
-) -> Result<(), Ended> {
+fn run(plan: &Plan, board: &Board, mut messages: mpsc::Receiver<Message>) -> Result<(), Ended> {
     let mut open: Option<Open<'_>> = None;
     while let Some(message) = messages.blocking_recv() {
         match message {

@@ -130,7 +130,9 @@ pub(crate) async fn copy(
     loop {
         let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
         let more = out.read(&mut piece, PIECE).await?;
-        shared.moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        shared
+            .moved
+            .fetch_add(piece.len() as u64, Ordering::Relaxed);
         if !piece.is_empty() {
             encoding.bytes(unit, piece).await.map_err(stopped)?;
         }

@@ -124,7 +124,12 @@ impl<'a> Reader<'a> {
             return Err("a large object came with columns of other types".to_owned());
         };
         let read = rest.len() - fields.rest.len();
-        self.row(u32::from_be_bytes(oid), u64::from_be_bytes(piece), content, each)?;
+        self.row(
+            u32::from_be_bytes(oid),
+            u64::from_be_bytes(piece),
+            content,
+            each,
+        )?;
         Ok(Some(read))
     }
 

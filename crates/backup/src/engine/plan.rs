@@ -82,7 +82,9 @@ impl Plan {
                         _ => Vec::new(),
                     };
                     if ranges.len() > 1 {
-                        ranges.into_iter().for_each(|range| push(What::Range(range)));
+                        ranges
+                            .into_iter()
+                            .for_each(|range| push(What::Range(range)));
                     } else {
                         push(What::Table);
                     }

@@ -36,8 +36,7 @@ impl Dumping {
     /// Ends it; process and session are gone afterwards.
     pub(crate) async fn end(self) {
         self.cancel.cancel();
-        let ended =
-            tokio::time::timeout(END_WAIT, self.running.finish(PgProgram::PgDump)).await;
+        let ended = tokio::time::timeout(END_WAIT, self.running.finish(PgProgram::PgDump)).await;
         tracing::debug!(?ended, "pg_dump was ended after its table of contents");
     }
 }

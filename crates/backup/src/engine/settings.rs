@@ -64,14 +64,21 @@ mod tests {
     #[test]
     fn settings_follow_the_version() {
         let old = statements(130_004, "UTF8").unwrap();
-        assert!(!old.contains("idle_session_timeout") && !old.contains("transaction_timeout to 0;\nset t"));
+        assert!(
+            !old.contains("idle_session_timeout")
+                && !old.contains("transaction_timeout to 0;\nset t")
+        );
         let new = statements(180_000, "LATIN1").unwrap();
         assert!(new.contains("set transaction_timeout to 0;"));
         assert!(new.starts_with("set client_encoding to 'LATIN1';"));
         for bad in ["", "UTF8'; drop", "a b"] {
             assert_eq!(statements(150_000, bad), None, "{bad}");
         }
-        assert!(begin("00000003-0000001B-1").unwrap().contains("'00000003-0000001B-1'"));
+        assert!(
+            begin("00000003-0000001B-1")
+                .unwrap()
+                .contains("'00000003-0000001B-1'")
+        );
         for bad in ["", "x", "1'; --"] {
             assert_eq!(begin(bad), None, "{bad}");
         }

@@ -69,17 +69,25 @@ impl Run<'_> {
         let untouched = *budget;
         let mut wanted = attesting.choose(budget);
         let mut stored = None;
+        let mut another_snapshot = false;
         if let Engine::Parallel(route) = &engine {
             let moved = self
                 .store_parallel(work, plan, number, facts, &mut attesting, route, &wanted)
                 .await;
             match moved {
                 Ok(in_store) => stored = Some(in_store),
-                Err(Failure::Run(error)) => {
-                    attesting.abandon().await;
-                    return Err(error);
-                }
-                Err(Failure::Stock(reason)) => {
+                Err(failure) => {
+                    let reason = match failure {
+                        Failure::Stock(reason) => reason,
+                        Failure::Snapshot(reason) => {
+                            another_snapshot = true;
+                            reason
+                        }
+                        Failure::Run(error) => {
+                            attesting.abandon().await;
+                            return Err(error);
+                        }
+                    };
                     self.sink.emit(BackupEvent::Warning {
                         message: format!(
                             "the parallel engine gave up on database {:?}: {reason}",
@@ -104,7 +112,8 @@ impl Run<'_> {
                         message: format!("pg_dump alone for {:?}: {reason}", facts.name),
                     });
                 }
-                if attesting.leader().is_some() && !attesting.recover().await {
+                let native = attesting.leader().is_some();
+                if another_snapshot || (native && !attesting.recover().await) {
                     attesting.abandon().await;
                     attesting = self.attest(&facts.name, None).await?;
                     *budget = untouched;
@@ -331,9 +340,15 @@ impl Run<'_> {
             return Ok(Attesting::without(reason, self.cancel));
         }
         let filters = patterns::all(self.options);
-        Attesting::open(self.executor.as_ref(), database, route, filters, self.cancel)
-            .await
-            .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
+        Attesting::open(
+            self.executor.as_ref(),
+            database,
+            route,
+            filters,
+            self.cancel,
+        )
+        .await
+        .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
     }
 
     async fn store(
