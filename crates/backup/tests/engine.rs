@@ -219,3 +219,125 @@ async fn archives_of_major_17_are_those_of_pg_dump() {
 async fn archives_of_major_18_are_those_of_pg_dump() {
     equals_stock(18).await;
 }
+
+/// A small generator, so that a failure can be had again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+}
+
+/// Types with an expression over `g` that gives a value of each.
+const TYPES: &[(&str, &str)] = &[
+    ("int", "g"),
+    ("bigint", "g::bigint * 4000000000"),
+    ("numeric", "g / 7.0"),
+    ("float8", "sqrt(g)"),
+    ("float4", "g / 3.0"),
+    ("text", r"repeat(chr(9 + g % 3) || '\' || chr(228), g % 5)"),
+    ("varchar(9)", "left(md5(g::text), g % 10)"),
+    ("bytea", "decode(md5(g::text), 'hex')"),
+    (
+        "timestamptz",
+        "'2026-03-29 00:00+00'::timestamptz + g * interval '17 min'",
+    ),
+    ("date", "'1999-12-31'::date + g"),
+    ("interval", "g * interval '1 mon 2 days 3.5 s'"),
+    (
+        "jsonb",
+        r#"jsonb_build_object('k"', g, 'n', array[g, null])"#,
+    ),
+    ("bool", "g % 3 = 0"),
+    ("uuid", "md5(g::text)::uuid"),
+    ("text[]", r"array['a,b', null, '{' || g, '\']"),
+    ("inet", "('10.0.0.' || g % 256)::inet"),
+    ("bit varying", "g::bit(32)::bit varying"),
+    ("int4range", "int4range(g, g + 5)"),
+    ("point", "point(g, -g)"),
+];
+
+/// A database of tables of any shape, from a number.
+fn random_schema(seed: u64) -> String {
+    let random = &mut Random(seed);
+    let mut sql = String::new();
+    for number in 0..24 {
+        let odd = schema::ODD_NAMES[random.below(schema::ODD_NAMES.len())];
+        let name: String = format!("{number} {odd}").chars().take(20).collect();
+        let table = schema::quoted(&name);
+        let count = random.below(9);
+        let columns: Vec<(String, &str, &str)> = (0..count)
+            .map(|column| {
+                let (kind, value) = TYPES[random.below(TYPES.len())];
+                let odd = schema::ODD_NAMES[random.below(schema::ODD_NAMES.len())];
+                let name: String = format!("{odd} {column}").chars().rev().take(15).collect();
+                (schema::quoted(&name), kind, value)
+            })
+            .collect();
+        let made: Vec<String> = columns
+            .iter()
+            .map(|(name, kind, _)| format!("{name} {kind}"))
+            .collect();
+        let nulls = 2 + random.below(6);
+        let values: Vec<String> = columns
+            .iter()
+            .map(|(_, _, value)| format!("case when g % {nulls} > 0 then {value} end"))
+            .collect();
+        let rows = [0, 1, 50, 3000][random.below(4)];
+        sql.push_str(&format!(
+            "create table {table} ({});\ninsert into {table} select {} from generate_series(1, {rows}) g;\n",
+            made.join(", "),
+            values.join(", "),
+        ));
+        if rows > 1 && random.below(2) == 0 {
+            sql.push_str(&format!(
+                "delete from {table} where ctid::text like '%3)';\n"
+            ));
+        }
+        if let (Some((name, _, _)), 0) = (columns.first(), random.below(3)) {
+            sql.push_str(&format!("alter table {table} drop column {name};\n"));
+        }
+    }
+    sql
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_schemas_are_archived_as_by_pg_dump() {
+    for (major, seeds) in [(13, [1, 2]), (15, [3, 4]), (17, [5, 6]), (18, [7, 8])] {
+        let container = PgContainer::start(major).unwrap();
+        let home = Home::new();
+        for seed in seeds {
+            container
+                .psql("postgres", "drop database if exists shop")
+                .unwrap();
+            container.psql("postgres", "create database shop").unwrap();
+            container.psql("shop", &random_schema(seed)).unwrap();
+            for format in [DumpFormat::Custom, DumpFormat::Directory] {
+                let what = format!("major {major}, {format:?}, seed {seed}");
+                let ours =
+                    back_up(&home, &container, &options(format, EngineChoice::Parallel)).await;
+                let stock = back_up(&home, &container, &options(format, EngineChoice::Stock)).await;
+                let mine = put(&container, &archive_of(&home, &ours), "ours");
+                let theirs = put(&container, &archive_of(&home, &stock), "stock");
+                assert_equal(
+                    &script(&container, &mine),
+                    &script(&container, &theirs),
+                    &what,
+                );
+                let tables = |report: &BackupReport| {
+                    report.manifest.databases[0]
+                        .attestation
+                        .clone()
+                        .unwrap()
+                        .tables
+                };
+                assert_eq!(tables(&ours), tables(&stock), "{what}");
+            }
+        }
+    }
+}

@@ -14,7 +14,8 @@ use backup::{
     BackupError, BackupId, BackupOptions, BackupReport, Clock, DumpFormat, EngineChoice,
     Repository, VerifyLevel,
 };
-use storage::{Entry, Fault, FaultKind, FaultyStore, Store, StoreError, StoreWriter};
+use storage::faulty::{Fault, FaultKind, FaultyStore};
+use storage::{Entry, Store, StoreError, StoreWriter};
 use support::Home;
 use support::real::{Login, in_container};
 use testkit::{PgContainer, process::docker};

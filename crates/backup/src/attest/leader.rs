@@ -1,5 +1,8 @@
 //! The session that leads a dump: psql next to the server, or a session of our own.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use dbexec::{
     ExecError, NativeError, NativeRoute, NativeSession, PgExecutor, PgProgram, PsqlSession,
 };
@@ -9,16 +12,48 @@ use tokio_util::sync::CancellationToken;
 /// Behind the run's name in the `application_name` of a leader of our own.
 const SUFFIX: &str = "leader";
 
+/// Behind the run's name in that of a session that looks whether the server is there.
+const LOOK: &str = "look";
+
 /// See the module.
 pub(crate) struct Leader {
     session: Session,
     database: String,
-    cancel: CancellationToken,
 }
 
 enum Session {
     Psql(PsqlSession),
-    Native(Box<NativeSession>),
+    Native(Box<NativeSession>, Watch),
+}
+
+/// Looks whether the server is there when it is silent, as is done for every program.
+struct Watch {
+    route: Arc<NativeRoute>,
+    after: Duration,
+    database: String,
+    cancel: CancellationToken,
+}
+
+impl Watch {
+    /// Waits for an answer for as long as the server lets others in.
+    async fn over<T>(
+        &self,
+        work: impl Future<Output = Result<T, NativeError>>,
+        failed: impl FnOnce(NativeError) -> ExecError,
+    ) -> Result<T, ExecError> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(interrupted()),
+                done = &mut work => return done.map_err(failed),
+                () = tokio::time::sleep(self.after) => {
+                    // A paused server accepts connections and says nothing: this ends in time.
+                    self.route.open(&self.database, LOOK).await?.close().await;
+                }
+            }
+        }
+    }
 }
 
 impl Leader {
@@ -32,7 +67,10 @@ impl Leader {
         cancel: &CancellationToken,
     ) -> Result<Self, ExecError> {
         let session = PsqlSession::open(executor, database, cancel).await?;
-        Ok(Self::of(Session::Psql(session), database, cancel))
+        Ok(Self {
+            session: Session::Psql(session),
+            database: database.to_owned(),
+        })
     }
 
     /// Opens a session of our own, with the same settings as psql gets.
@@ -41,7 +79,7 @@ impl Leader {
     /// What the server or the connection refused, or an interruption.
     pub(crate) async fn native(
         executor: &dyn PgExecutor,
-        route: &NativeRoute,
+        route: &Arc<NativeRoute>,
         database: &str,
         cancel: &CancellationToken,
     ) -> Result<Self, ExecError> {
@@ -50,7 +88,16 @@ impl Leader {
             () = cancel.cancelled() => return Err(interrupted()),
             opened = route.open(database, SUFFIX) => opened?,
         };
-        let mut this = Self::of(Session::Native(Box::new(opened)), database, cancel);
+        let watch = Watch {
+            route: Arc::clone(route),
+            after: executor.settings().stall_after,
+            database: database.to_owned(),
+            cancel: cancel.clone(),
+        };
+        let mut this = Self {
+            session: Session::Native(Box::new(opened), watch),
+            database: database.to_owned(),
+        };
         let settings = format!(
             "set client_encoding to 'UTF8';
 set lock_timeout to {};
@@ -63,18 +110,10 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
         Ok(this)
     }
 
-    fn of(session: Session, database: &str, cancel: &CancellationToken) -> Self {
-        Self {
-            session,
-            database: database.to_owned(),
-            cancel: cancel.clone(),
-        }
-    }
-
     /// Our own session, where it is one.
     pub(crate) fn session(&mut self) -> Option<&mut NativeSession> {
         match &mut self.session {
-            Session::Native(session) => Some(session),
+            Session::Native(session, _) => Some(session),
             Session::Psql(_) => None,
         }
     }
@@ -83,12 +122,12 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
     pub(crate) fn script(&mut self) -> Option<&mut PsqlSession> {
         match &mut self.session {
             Session::Psql(session) => Some(session),
-            Session::Native(_) => None,
+            Session::Native(..) => None,
         }
     }
 
     pub(crate) fn is_native(&self) -> bool {
-        matches!(self.session, Session::Native(_))
+        matches!(self.session, Session::Native(..))
     }
 
     /// Runs statements; what they print: columns apart by `|`, a row a line.
@@ -97,16 +136,12 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
     /// [`ExecError::Query`] when a statement failed: the session can go on. Any other error is its
     /// end.
     pub(crate) async fn run(&mut self, name: &'static str, sql: &str) -> Result<String, ExecError> {
-        let session = match &mut self.session {
+        let (session, watch) = match &mut self.session {
             Session::Psql(session) => return session.run(name, sql, &[]).await,
-            Session::Native(session) => session,
+            Session::Native(session, watch) => (session, watch),
         };
-        let rows = tokio::select! {
-            biased;
-            () = self.cancel.cancelled() => return Err(interrupted()),
-            rows = session.query(sql) => rows,
-        };
-        let rows = rows.map_err(|error| failed(name, &self.database, error))?;
+        let failed = |error| failed(name, &self.database, error);
+        let rows = watch.over(session.query(sql), failed).await?;
         let line = |row: Vec<Option<String>>| {
             let columns: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
             columns.join("|") + "\n"
@@ -126,13 +161,9 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
     ) -> Result<Vec<T>, ExecError> {
         match &mut self.session {
             Session::Psql(session) => session.rows(name, select, vars).await,
-            Session::Native(session) => {
-                let rows = tokio::select! {
-                    biased;
-                    () = self.cancel.cancelled() => return Err(interrupted()),
-                    rows = session.rows(name, select, vars) => rows,
-                };
-                rows.map_err(|error| failed(name, &self.database, error))
+            Session::Native(session, watch) => {
+                let failed = |error| failed(name, &self.database, error);
+                watch.over(session.rows(name, select, vars), failed).await
             }
         }
     }
@@ -144,7 +175,7 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
     pub(crate) async fn close(self) -> Result<(), ExecError> {
         match self.session {
             Session::Psql(session) => session.close().await,
-            Session::Native(session) => {
+            Session::Native(session, _) => {
                 session.close().await;
                 Ok(())
             }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dbexec::{ExecError, NativeRoute, PgExecutor, PsqlSession};
@@ -91,7 +92,7 @@ impl Attesting {
     pub(crate) async fn open(
         executor: &dyn PgExecutor,
         database: &str,
-        route: Option<&NativeRoute>,
+        route: Option<&Arc<NativeRoute>>,
         filters: String,
         cancel: &CancellationToken,
     ) -> Result<Self, ExecError> {
@@ -120,7 +121,7 @@ impl Attesting {
         &mut self,
         executor: &dyn PgExecutor,
         database: &str,
-        route: Option<&NativeRoute>,
+        route: Option<&Arc<NativeRoute>>,
     ) -> Result<(), ExecError> {
         let native = match route {
             Some(route) => Some(Leader::native(executor, route, database, &self.cancel).await),

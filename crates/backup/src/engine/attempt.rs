@@ -122,13 +122,13 @@ struct Attempt<'a> {
     crew: JoinSet<()>,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
     async fn work(
         &mut self,
         args: Vec<String>,
         leader: &mut Leader,
         snapshot: &str,
-        files: &mut Files<'_>,
+        files: &mut Files<'a>,
         progress: &mut Progress<'_>,
     ) -> Result<(ArchiveSummary, Vec<(u32, u64)>, Vec<String>), Failure> {
         let mut arguments = vec![
@@ -137,6 +137,7 @@ impl Attempt<'_> {
             format!("--snapshot={snapshot}"),
         ];
         arguments.extend(args);
+        let target = files.target;
         let custom = self.format.kind == archive::ArchiveKind::Custom;
         files.begin((!custom).then_some(TOC)).await?;
         let read = read_toc(
@@ -148,7 +149,7 @@ impl Attempt<'_> {
             files,
         );
         let (toc, dumping, stderr) = read.await?;
-        let prepared = self.prepare(toc, leader, snapshot, files).await;
+        let prepared = self.prepare(toc, leader, snapshot, target).await;
         // The tables are locked by the leader, or the work is given up.
         self.end_program(dumping);
         let (shared, mut summary) = prepared?;
@@ -160,7 +161,7 @@ impl Attempt<'_> {
         let alive = leader
             .run("look whether the snapshot is there", "select 1;")
             .await;
-        alive.map_err(|error| self.leader_failed(files, &error))?;
+        alive.map_err(|error| leader_failed(target, &error))?;
         files.commit().await?;
         let Emitted {
             tables,
@@ -184,7 +185,7 @@ impl Attempt<'_> {
         toc: DumpToc,
         leader: &mut Leader,
         snapshot: &str,
-        files: &Files<'_>,
+        target: Target<'_>,
     ) -> Result<(Arc<Shared>, ArchiveSummary), Failure> {
         let encoding = usable(&toc).map_err(Failure::Stock)?;
         let version = self.executor.context().server.version_num;
@@ -196,7 +197,7 @@ impl Attempt<'_> {
                 "encoding {encoding:?} or snapshot {snapshot:?} is not understood"
             )));
         };
-        let told = |error: ExecError| self.leader_failed(files, &error);
+        let told = |error: ExecError| leader_failed(target, &error);
         facts::lock(leader, &toc.data).await.map_err(told)?;
         let tables = facts::tables(leader, &toc.data).await.map_err(told)?;
         if let Some(oid) = facts::rewritten(&tables) {
@@ -239,7 +240,7 @@ impl Attempt<'_> {
         &mut self,
         shared: &Arc<Shared>,
         leader: &mut Leader,
-        files: &mut Files<'_>,
+        files: &mut Files<'a>,
         progress: &mut Progress<'_>,
     ) -> Result<Emitted, Failure> {
         let Some(session) = leader.session() else {
@@ -249,7 +250,7 @@ impl Attempt<'_> {
             self.crew.spawn(mover::run(Arc::clone(shared), number));
         }
         let emitted = {
-            let emitting = emit(shared, files, progress);
+            let emitting = emit(shared, self.executor, files, progress);
             let leading = mover::lead(shared, session);
             tokio::pin!(emitting, leading);
             tokio::select! {
@@ -277,13 +278,6 @@ impl Attempt<'_> {
         }
     }
 
-    fn leader_failed(&self, files: &Files<'_>, error: &ExecError) -> Failure {
-        match error {
-            ExecError::Interrupted { .. } => files.target.interrupted(),
-            error => Failure::Stock(format!("the session that leads: {}", words(error))),
-        }
-    }
-
     /// Ends pg_dump and the movers' sessions, on the server too.
     async fn clean_up(&mut self) {
         self.crew.abort_all();
@@ -298,6 +292,13 @@ impl Attempt<'_> {
         };
         let (reaped, ()) = tokio::join!(reap, ending);
         tracing::debug!(?reaped, "sessions of the engine were ended");
+    }
+}
+
+fn leader_failed(target: Target<'_>, error: &ExecError) -> Failure {
+    match error {
+        ExecError::Interrupted { .. } => target.interrupted(),
+        error => Failure::Stock(format!("the session that leads: {}", words(error))),
     }
 }
 

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use archive::{ArchiveKind, EntryWriter, LargeObjectsSummary, LargeObjectsWriter, TableData};
 use bytes::Bytes;
+use dbexec::PgExecutor;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Part;
 use super::mover::Shared;
 use super::plan::What;
+use super::watch::Watch;
 use crate::BackupError;
 use crate::manifest::StoredFile;
 use crate::run::{Progress, chain};
@@ -30,6 +32,7 @@ pub(crate) enum Failure {
 }
 
 /// Where the archive goes, and how to stop.
+#[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) store: &'a dyn Store,
     /// Directory of the backup in the store.
@@ -171,12 +174,14 @@ pub(crate) struct Emitted {
     pub(crate) counts: Vec<(u32, u64)>,
 }
 
-/// Writes the data of every entry.
-pub(crate) async fn emit(
+/// Writes the data of every entry. `executor` looks after the movers when nothing moves.
+pub(crate) async fn emit<'a>(
     shared: &Shared,
-    files: &mut Files<'_>,
+    executor: &'a dyn PgExecutor,
+    files: &mut Files<'a>,
     progress: &mut Progress<'_>,
 ) -> Result<Emitted, Failure> {
+    let mut watch = Watch::new(executor);
     let plan = &shared.plan;
     let custom = plan.format.kind == ArchiveKind::Custom;
     let mut emitted = Emitted::default();
@@ -188,6 +193,7 @@ pub(crate) async fn emit(
         let count = std::iter::from_fn(|| units.next_if(|unit| unit.entry == number)).count();
         let mut emitter = Emitter {
             shared,
+            watch: &mut watch,
             files,
             progress,
             custom,
@@ -207,6 +213,7 @@ pub(crate) async fn emit(
 
 struct Emitter<'e, 'f, 'p> {
     shared: &'e Shared,
+    watch: &'e mut Watch<'f>,
     files: &'e mut Files<'f>,
     progress: &'e mut Progress<'p>,
     custom: bool,
@@ -324,7 +331,11 @@ impl Emitter<'_, '_, '_> {
                 }
                 part = tokio::time::timeout(TELL, self.shared.board.next()) => part,
             };
-            self.progress.add(self.shared.moved());
+            let moved = self.shared.moved();
+            self.progress.add(moved);
+            if moved > 0 || waited.is_ok() {
+                self.watch.moved();
+            }
             match waited {
                 Ok(Ok(part)) => return Ok(part),
                 Ok(Err(_stopped)) => {
@@ -333,7 +344,7 @@ impl Emitter<'_, '_, '_> {
                         reason.unwrap_or_else(|| "the work was given up".to_owned()),
                     ));
                 }
-                Err(_elapsed) => {}
+                Err(_elapsed) => self.watch.look(&self.shared.database).await?,
             }
         }
     }

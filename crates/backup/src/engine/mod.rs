@@ -14,6 +14,7 @@ mod program;
 mod settings;
 mod split;
 mod statement;
+mod watch;
 
 pub(crate) use attempt::{Job, dump};
 pub(crate) use choose::{Before, Size, may, movers, pays};

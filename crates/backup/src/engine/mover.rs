@@ -158,6 +158,10 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
         .map_err(|error| format!("a session in the snapshot: {}", error.in_words()))?;
     let encoding = Encoding::start(Arc::clone(&shared.plan), Arc::clone(&shared.board));
     let moved = all(shared, &mut session, &encoding, number).await;
+    if let Err(Some(reason)) = &moved {
+        // At once: the thread may wait for room.
+        shared.fail(reason.clone());
+    }
     // Its own words explain why nothing more was taken.
     let ended = encoding.finish().await;
     match (moved, ended) {

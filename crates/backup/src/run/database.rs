@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use archive::ArchiveKind;
 use dbexec::executor::Finished;
 use dbexec::{NativeRoute, PgProgram};
 
 use super::back_up::Run;
-use super::dump::{Kind, Source, Stored, Work, arguments, common, exec_error, filters};
+use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
+use super::parallel::{Engine, forced};
 use super::preflight::Plan;
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::structure::Along;
 use super::{Progress, patterns};
 use crate::attest::{Attestation, Attesting, Budget, Contents, Wanted, settle, settle_unread};
-use crate::engine::{self, Failure};
+use crate::engine::Failure;
 use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
 use crate::verify::VerifyWork;
 use crate::{BackupError, BackupEvent, DumpFormat, EngineChoice, VerifyLevel, names, script};
@@ -26,22 +26,14 @@ pub(super) struct Dumped {
 }
 
 /// A dump in the store.
-struct InStore {
-    files: Vec<StoredFile>,
-    finished: Finished,
-    compression: &'static str,
+pub(super) struct InStore {
+    pub(super) files: Vec<StoredFile>,
+    pub(super) finished: Finished,
+    pub(super) compression: &'static str,
     /// What was read along; a directory archive of pg_dump's is read back instead.
-    contents: Option<Contents>,
-    seconds: f64,
-    engine: Option<EngineRecord>,
-}
-
-/// Whether our own sessions move the rows.
-enum Engine {
-    /// They do, over this route.
-    Parallel(Arc<NativeRoute>),
-    /// pg_dump does it alone, for this reason.
-    Stock(String),
+    pub(super) contents: Option<Contents>,
+    pub(super) seconds: f64,
+    pub(super) engine: Option<EngineRecord>,
 }
 
 impl Run<'_> {
@@ -57,7 +49,7 @@ impl Run<'_> {
     ) -> Result<Dumped, BackupError> {
         let mut engine = self.engine(inside).await;
         let route = match &engine {
-            Engine::Parallel(route) => Some(route.as_ref()),
+            Engine::Parallel(route) => Some(route),
             Engine::Stock(_) => None,
         };
         let mut attesting = self.attest(&facts.name, route).await?;
@@ -187,115 +179,6 @@ impl Run<'_> {
         })
     }
 
-    /// Whether our own sessions may move the rows of a database, and over which route.
-    async fn engine(&self, inside: &InsideFacts) -> Engine {
-        let extensions: Vec<&str> = inside.extensions.keys().map(String::as_str).collect();
-        let may = engine::may(&engine::Before {
-            choice: self.options.engine,
-            format: self.options.format,
-            max_connections: self.executor.settings().max_connections,
-            extensions: &extensions,
-        });
-        match may {
-            Err(reason) => Engine::Stock(reason),
-            Ok(()) => match self.executor.native().await {
-                Ok(route) => Engine::Parallel(route),
-                Err(none) => Engine::Stock(none.to_string()),
-            },
-        }
-    }
-
-    /// Whether they are expected to be faster.
-    fn pays(
-        &self,
-        plan: &Plan,
-        facts: &DatabaseFacts,
-        attesting: &mut Attesting,
-    ) -> Result<(), String> {
-        if attesting.leader().is_none() {
-            return Err("the session that leads has no snapshot, or is psql".to_owned());
-        }
-        let (largest, large_objects) = attesting.sizes();
-        engine::pays(&engine::Size {
-            choice: self.options.engine,
-            transport: self.executor.transport(),
-            pg_dump: plan.pg_dump.major,
-            database: facts.size_bytes.unwrap_or(0),
-            largest,
-            large_objects,
-        })
-    }
-
-    /// Dumps with our own sessions.
-    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
-    async fn store_parallel(
-        &self,
-        work: &Work<'_>,
-        plan: &Plan,
-        number: usize,
-        facts: &DatabaseFacts,
-        attesting: &mut Attesting,
-        route: &Arc<NativeRoute>,
-        wanted: &Wanted,
-    ) -> Result<InStore, Failure> {
-        let settings = self.executor.settings();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let movers = engine::movers(self.options.jobs, processors, settings.max_connections);
-        let compression = plan.compression.as_str();
-        self.sink.emit(BackupEvent::Chosen {
-            message: format!(
-                "parallel engine for {:?} over {}: {movers} movers, {compression}",
-                facts.name,
-                route.route()
-            ),
-        });
-        let operation = format!("dumping database {:?}", facts.name);
-        let stem = names::stem(number, &facts.name);
-        let (kind, name) = match self.options.format {
-            DumpFormat::Directory => (ArchiveKind::DirectoryOrTar, format!("{stem}.dir")),
-            _ => (ArchiveKind::Custom, format!("{stem}.dump")),
-        };
-        let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
-        let job = engine::Job {
-            executor: self.executor.as_ref(),
-            route: Arc::clone(route),
-            database: &facts.name,
-            args: common(self.options, settings.lock_wait_timeout),
-            format: plan.compression.write_format(kind),
-            wanted: wanted.clone(),
-            movers,
-            target: engine::Target {
-                store: work.store.as_ref(),
-                dir: work.dir,
-                name: &name,
-                operation: &operation,
-                cancel: self.cancel,
-            },
-        };
-        let Some((leader, snapshot)) = attesting.leader() else {
-            return Err(Failure::Stock("no session leads".to_owned()));
-        };
-        let snapshot = snapshot.to_owned();
-        let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
-        attesting.counted(&done.counts).await;
-        Ok(InStore {
-            files: done.files,
-            finished: Finished {
-                stderr: done.stderr,
-                stderr_dropped: 0,
-            },
-            compression,
-            contents: Some(Contents::Archive(done.summary)),
-            seconds: progress.finish(),
-            engine: Some(EngineRecord {
-                engine: "parallel".to_owned(),
-                route: Some(route.route().to_string()),
-                jobs: Some(movers),
-                reason: None,
-            }),
-        })
-    }
-
     /// Dumps with pg_dump alone, and counts beside it.
     #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
     async fn store_stock(
@@ -332,7 +215,7 @@ impl Run<'_> {
     async fn attest(
         &self,
         database: &str,
-        route: Option<&NativeRoute>,
+        route: Option<&Arc<NativeRoute>>,
     ) -> Result<Attesting, BackupError> {
         // One session is the dump's own.
         if self.executor.settings().max_connections < 2 {
@@ -450,14 +333,6 @@ impl Run<'_> {
             id: self.record.id.to_string(),
             problems: work.checked.problems,
         })
-    }
-}
-
-/// The engine that was asked for cannot be had.
-fn forced(database: &str, reason: &str) -> BackupError {
-    BackupError::Preflight {
-        problem: format!("the parallel engine cannot dump database {database:?}: {reason}"),
-        remedy: "leave the choice of the engine to pgstow, or choose stock".to_owned(),
     }
 }
 
