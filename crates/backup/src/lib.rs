@@ -9,6 +9,7 @@ mod catalog;
 pub mod codes;
 pub mod compare;
 pub mod diff;
+mod engine;
 pub mod error;
 pub mod event;
 mod export;

@@ -45,7 +45,7 @@ pub enum EngineChoice {
     #[default]
     Auto,
     /// Sessions of ours side by side also where it is not expected to pay. Where it cannot be done
-    /// pg_dump or pg_restore does it alone, and that is said.
+    /// a backup fails with the reason; of a restore pg_restore does it alone, and that is said.
     Parallel,
     /// pg_dump or pg_restore alone.
     Stock,

@@ -64,6 +64,11 @@ impl Wanted {
         self.large_objects
     }
 
+    /// Whether the rows of a table are fingerprinted.
+    pub(crate) fn table(&self, oid: u32) -> bool {
+        self.tables.contains(&oid)
+    }
+
     /// The same in the words of the archive's reader.
     pub(crate) fn with<R>(&self, read: impl FnOnce(&CheckOptions<'_>) -> R) -> R {
         let chosen = |oid: u32| self.tables.contains(&oid);

@@ -4,6 +4,7 @@
 mod budget;
 mod compare;
 mod contents;
+mod leader;
 mod model;
 mod server;
 mod session;
@@ -15,6 +16,7 @@ pub use model::{Attestation, AttestedLargeObjects, AttestedSequence, AttestedTab
 pub(crate) use budget::Budget;
 pub(crate) use compare::differences;
 pub(crate) use contents::{Contents, Wanted};
+pub(crate) use leader::Leader;
 pub(crate) use session::{Attested, Attesting};
 pub(crate) use settings::{ServerSetting, choose as choose_settings};
 pub(crate) use settle::{settle, settle_unread};

@@ -55,7 +55,11 @@ begin isolation level repeatable read read only;
 select pg_catalog.pg_export_snapshot();
 savepoint pgstow;
 set local lock_timeout to 1000;";
-/// The same without a snapshot, in a session whose transaction may have failed.
+/// Gives back the locks and settings since the snapshot.
+pub(crate) const BACK: &str = "rollback to savepoint pgstow;";
+/// Somebody works on the tables: the next ones are not waited for as long.
+pub(crate) const IMPATIENT: &str = "set lock_timeout to 1000; savepoint pgstow;";
+/// As [`BEGIN`] without a snapshot, in a session whose transaction may have failed.
 pub(crate) const BEGIN_WITHOUT_SNAPSHOT: &str = "\
 rollback;
 begin read only;

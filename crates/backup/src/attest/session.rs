@@ -4,16 +4,19 @@
 //! that nobody waits for a count and no deadlock can come of it. A proof that cannot be had is
 //! told in words; it never fails the dump.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dbexec::{ExecError, PgExecutor, PsqlSession};
+use dbexec::{ExecError, NativeRoute, PgExecutor, PsqlSession};
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use super::contents::Wanted;
+use super::leader::Leader;
 use super::server::{self, ServerSequence, ServerSide, ServerTable};
 
 /// Tables that are counted by one script.
@@ -27,7 +30,7 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// What attesting one database has found out so far.
 pub(crate) struct Attesting {
-    session: Option<PsqlSession>,
+    session: Option<Leader>,
     cancel: CancellationToken,
     /// Patterns of `--exclude-table-data` as JSON.
     filters: String,
@@ -81,13 +84,15 @@ impl Attesting {
         }
     }
 
-    /// Opens the session, reads the sequences and exports the snapshot.
+    /// Opens the session, reads the sequences and exports the snapshot. The session is one of our
+    /// own where there is a route for it, else psql.
     ///
     /// # Errors
     /// Only what would stop the dump as well: an interruption, a server that does not answer.
     pub(crate) async fn open(
         executor: &dyn PgExecutor,
         database: &str,
+        route: Option<&Arc<NativeRoute>>,
         filters: String,
         cancel: &CancellationToken,
     ) -> Result<Self, ExecError> {
@@ -95,7 +100,7 @@ impl Attesting {
         let mut this = Self::without("", cancel);
         this.missing.clear();
         this.filters = filters;
-        match this.begin(executor, database).await {
+        match this.begin(executor, database, route).await {
             Ok(()) => {}
             Err(error) if is_fatal(&error) => return Err(error),
             Err(error) => {
@@ -112,8 +117,29 @@ impl Attesting {
         Ok(this)
     }
 
-    async fn begin(&mut self, executor: &dyn PgExecutor, database: &str) -> Result<(), ExecError> {
-        let session = PsqlSession::open(executor, database, &self.cancel).await?;
+    async fn begin(
+        &mut self,
+        executor: &dyn PgExecutor,
+        database: &str,
+        route: Option<&Arc<NativeRoute>>,
+    ) -> Result<(), ExecError> {
+        let native = match route {
+            Some(route) => Some(Leader::native(executor, route, database, &self.cancel).await),
+            None => None,
+        };
+        let session = match native {
+            Some(Ok(session)) => session,
+            Some(Err(error)) if is_fatal(&error) => return Err(error),
+            other => {
+                if let Some(Err(error)) = other {
+                    tracing::warn!(
+                        error = words(&error),
+                        "psql leads in place of our own session"
+                    );
+                }
+                Leader::psql(executor, database, &self.cancel).await?
+            }
+        };
         let session = self.session.insert(session);
         let before = sequences(session, &self.filters).await;
         match before {
@@ -123,7 +149,7 @@ impl Attesting {
                 .push(format!("sequence values of the server: {}", words(&error))),
             Err(error) => return Err(error),
         }
-        let exported = session.run("export a snapshot", server::BEGIN, &[]).await?;
+        let exported = session.run("export a snapshot", server::BEGIN).await?;
         let snapshot = exported.trim().to_owned();
         let objects: Vec<LargeObjects> = session
             .rows("count large objects", server::LARGE_OBJECTS, &[])
@@ -146,11 +172,9 @@ impl Attesting {
             return Ok(Vec::new());
         };
         let name = "list the tables";
-        session
-            .run(name, server::BEGIN_WITHOUT_SNAPSHOT, &[])
-            .await?;
+        session.run(name, server::BEGIN_WITHOUT_SNAPSHOT).await?;
         let listed = tables(session, &self.filters).await;
-        session.run(name, "rollback;", &[]).await?;
+        session.run(name, "rollback;").await?;
         listed
     }
 
@@ -168,7 +192,45 @@ impl Attesting {
         self.snapshot.as_deref()
     }
 
-    /// Counts every table whose rows are dumped; runs beside the dump.
+    /// The session and the snapshot's name, where the session is our own and may lead movers.
+    pub(crate) fn leader(&mut self) -> Option<(&mut Leader, &str)> {
+        let leader = self.session.as_mut().filter(|leader| leader.is_native())?;
+        Some((leader, self.snapshot.as_deref()?))
+    }
+
+    /// Bytes of the largest table, and how many large objects there are.
+    pub(crate) fn sizes(&self) -> (u64, u64) {
+        let largest = self
+            .side
+            .tables
+            .iter()
+            .filter_map(|table| table.bytes)
+            .max();
+        (largest.unwrap_or(0), self.side.large_objects)
+    }
+
+    /// Whether the session and its snapshot are still good after movers failed; gives back what
+    /// was locked for them.
+    pub(crate) async fn recover(&mut self) -> bool {
+        match &mut self.session {
+            Some(session) => session.run("go on alone", server::BACK).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Takes the counts that the server told while rows were moved (oid and rows), and counts the
+    /// tables that were not: there is nothing of them in the archive.
+    pub(crate) async fn counted(&mut self, counts: &[(u32, u64)]) {
+        let counts: HashMap<u32, u64> = counts.iter().copied().collect();
+        for table in &mut self.side.tables {
+            table.rows = counts.get(&table.oid).copied();
+        }
+        if self.recover().await {
+            self.count().await;
+        }
+    }
+
+    /// Counts every table whose rows are dumped and that is not counted yet; runs beside the dump.
     pub(crate) async fn count(&mut self) {
         let (Some(session), true) = (&mut self.session, self.snapshot.is_some()) else {
             return;
@@ -177,12 +239,16 @@ impl Attesting {
             .side
             .tables
             .iter_mut()
-            .filter(|table| !table.excluded)
+            .filter(|table| !table.excluded && table.rows.is_none())
             .collect();
         for at in (0..wanted.len()).step_by(BATCH) {
             let end = wanted.len().min(at + BATCH);
             let batch = &mut wanted[at..end];
-            match count(session, batch, &mut self.uncounted).await {
+            let counted = match session.script() {
+                Some(psql) => count(psql, batch, &mut self.uncounted).await,
+                None => count_each(session, batch, &mut self.uncounted).await,
+            };
+            match counted {
                 Ok(()) => {}
                 Err(error) => {
                     let reason = words(&error);
@@ -201,7 +267,7 @@ impl Attesting {
         if let Some(mut session) = self.session.take() {
             if let Some((_, after)) = &mut self.side.sequences {
                 let ended = match self.snapshot {
-                    Some(_) => session.run("end the snapshot", "rollback;", &[]).await,
+                    Some(_) => session.run("end the snapshot", "rollback;").await,
                     None => Ok(String::new()),
                 };
                 let read = match ended {
@@ -263,15 +329,13 @@ pub(crate) struct Attested {
 }
 
 /// Lists the tables, in a transaction that was begun for it.
-async fn tables(session: &mut PsqlSession, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
+async fn tables(session: &mut Leader, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
     let name = "list the tables";
     let vars = [("filters", filters)];
     let select = |size: &str| server::TABLES.replace("SIZE", size);
     let listed = session.rows(name, &select(server::SIZE), &vars).await;
     // Also gives back the locks and the setting.
-    session
-        .run(name, "rollback to savepoint pgstow;", &[])
-        .await?;
+    session.run(name, server::BACK).await?;
     match listed {
         Err(ExecError::Query { message, .. }) => {
             tracing::debug!(message, "sizes are taken from the catalogue");
@@ -283,10 +347,7 @@ async fn tables(session: &mut PsqlSession, filters: &str) -> Result<Vec<ServerTa
     }
 }
 
-async fn sequences(
-    session: &mut PsqlSession,
-    filters: &str,
-) -> Result<Vec<ServerSequence>, ExecError> {
+async fn sequences(session: &mut Leader, filters: &str) -> Result<Vec<ServerSequence>, ExecError> {
     let mut found: Vec<ServerSequence> = Vec::new();
     loop {
         let after = found.last().map_or(0, |last| last.oid).to_string();
@@ -338,8 +399,35 @@ async fn count(
     }
     if waited {
         // Somebody works on the tables: the others are not waited for as long.
-        let script = "set lock_timeout to 1000; savepoint pgstow;";
-        session.run("count rows", script, &[]).await?;
+        session.run("count rows", server::IMPATIENT, &[]).await?;
+    }
+    Ok(())
+}
+
+/// Counts a batch, each table by a statement of its own.
+async fn count_each(
+    session: &mut Leader,
+    batch: &mut [&mut ServerTable],
+    uncounted: &mut Vec<String>,
+) -> Result<(), ExecError> {
+    let mut waited = false;
+    for table in batch.iter_mut() {
+        let sql = format!("{}; {}", table.statement, server::BACK);
+        match session.run("count rows", &sql).await {
+            Ok(answer) => {
+                let rows = answer.trim().split_once('|').map(|(_, rows)| rows.parse());
+                table.rows = rows.and_then(Result::ok);
+            }
+            Err(ExecError::Query { message, .. }) => {
+                waited |= message.contains("lock timeout");
+                uncounted.push(named(table, &message));
+                session.run("count rows", server::BACK).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if waited {
+        session.run("count rows", server::IMPATIENT).await?;
     }
     Ok(())
 }

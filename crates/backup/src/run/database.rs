@@ -1,18 +1,22 @@
 //! One database of a run: attested, dumped, stored.
 
-use dbexec::PgProgram;
+use std::sync::Arc;
+
 use dbexec::executor::Finished;
+use dbexec::{NativeRoute, PgProgram};
 
 use super::back_up::Run;
 use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
+use super::parallel::{Engine, forced};
 use super::preflight::Plan;
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::structure::Along;
 use super::{Progress, patterns};
 use crate::attest::{Attestation, Attesting, Budget, Contents, Wanted, settle, settle_unread};
-use crate::manifest::{ArchiveRecord, DatabaseRecord, StoredFile};
+use crate::engine::Failure;
+use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
 use crate::verify::VerifyWork;
-use crate::{BackupError, BackupEvent, DumpFormat, VerifyLevel, names, script};
+use crate::{BackupError, BackupEvent, DumpFormat, EngineChoice, VerifyLevel, names, script};
 
 /// A database whose dump went well.
 pub(super) struct Dumped {
@@ -22,13 +26,14 @@ pub(super) struct Dumped {
 }
 
 /// A dump in the store.
-struct InStore {
-    files: Vec<StoredFile>,
-    finished: Finished,
-    compression: &'static str,
-    /// What was read along; a directory archive is read back instead.
-    contents: Option<Contents>,
-    seconds: f64,
+pub(super) struct InStore {
+    pub(super) files: Vec<StoredFile>,
+    pub(super) finished: Finished,
+    pub(super) compression: &'static str,
+    /// What was read along; a directory archive of pg_dump's is read back instead.
+    pub(super) contents: Option<Contents>,
+    pub(super) seconds: f64,
+    pub(super) engine: Option<EngineRecord>,
 }
 
 impl Run<'_> {
@@ -42,28 +47,84 @@ impl Run<'_> {
         inside: &InsideFacts,
         budget: &mut Budget,
     ) -> Result<Dumped, BackupError> {
-        let mut attesting = self.attest(&facts.name).await?;
-        let wanted = attesting.choose(budget);
-        let stored = {
-            let snapshot = attesting.snapshot().map(str::to_owned);
-            let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), &wanted);
-            let counting = attesting.count();
-            tokio::pin!(dumping, counting);
-            tokio::select! {
-                stored = &mut dumping => {
-                    if stored.is_ok() {
-                        counting.await;
-                    }
-                    stored
-                }
-                () = &mut counting => dumping.await,
-            }
+        let mut engine = self.engine(inside).await;
+        let route = match &engine {
+            Engine::Parallel(route) => Some(route),
+            Engine::Stock(_) => None,
         };
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
+        let mut attesting = self.attest(&facts.name, route).await?;
+        if let Engine::Parallel(_) = engine
+            && let Err(reason) = self.pays(plan, facts, &mut attesting)
+        {
+            engine = Engine::Stock(reason);
+        }
+        let untouched = *budget;
+        let mut wanted = attesting.choose(budget);
+        let mut stored = None;
+        let mut another_snapshot = false;
+        if let Engine::Parallel(route) = &engine {
+            let moved = self
+                .store_parallel(work, plan, number, facts, &mut attesting, route, &wanted)
+                .await;
+            match moved {
+                Ok(in_store) => stored = Some(in_store),
+                Err(failure) => {
+                    let reason = match failure {
+                        Failure::Stock(reason) => reason,
+                        Failure::Snapshot(reason) => {
+                            another_snapshot = true;
+                            reason
+                        }
+                        Failure::Run(error) => {
+                            attesting.abandon().await;
+                            return Err(error);
+                        }
+                    };
+                    self.sink.emit(BackupEvent::Warning {
+                        message: format!(
+                            "the parallel engine gave up on database {:?}: {reason}",
+                            facts.name
+                        ),
+                    });
+                    engine = Engine::Stock(format!("the parallel engine gave up: {reason}"));
+                }
+            }
+        }
+        let stored = match (stored, engine) {
+            (Some(stored), _) => stored,
+            (None, Engine::Stock(reason)) => {
+                if self.options.engine == EngineChoice::Parallel {
+                    attesting.abandon().await;
+                    return Err(forced(&facts.name, &reason));
+                }
+                if self.options.engine == EngineChoice::Auto
+                    && self.options.format != DumpFormat::Plain
+                {
+                    self.sink.emit(BackupEvent::Chosen {
+                        message: format!("pg_dump alone for {:?}: {reason}", facts.name),
+                    });
+                }
+                let native = attesting.leader().is_some();
+                if another_snapshot || (native && !attesting.recover().await) {
+                    attesting.abandon().await;
+                    attesting = self.attest(&facts.name, None).await?;
+                    *budget = untouched;
+                    wanted = attesting.choose(budget);
+                }
+                let stored = self
+                    .store_stock(work, plan, number, facts, &mut attesting, &wanted, reason)
+                    .await;
+                match stored {
+                    Ok(stored) => stored,
+                    Err(error) => {
+                        attesting.abandon().await;
+                        return Err(error);
+                    }
+                }
+            }
+            (None, Engine::Parallel(_)) => {
                 attesting.abandon().await;
-                return Err(error);
+                return Err(forced(&facts.name, "it did not begin"));
             }
         };
         let attested = attesting.finish().await;
@@ -91,10 +152,12 @@ impl Run<'_> {
             seconds: stored.seconds,
             filters: filters(self.options),
             warnings,
-            engine: None,
+            engine: stored.engine,
         };
-        let read_back =
-            archive.format == DumpFormat::Directory && self.options.verify >= VerifyLevel::Read;
+        // What was moved by us is known already; the check at the end reads it all the same.
+        let read_back = stored.contents.is_none()
+            && archive.format == DumpFormat::Directory
+            && self.options.verify >= VerifyLevel::Read;
         let contents = if read_back {
             self.read_back(&facts.name, &archive, wanted.clone())
                 .await?
@@ -116,17 +179,59 @@ impl Run<'_> {
         })
     }
 
-    /// Opens the session that lends its snapshot.
-    async fn attest(&self, database: &str) -> Result<Attesting, BackupError> {
+    /// Dumps with pg_dump alone, and counts beside it.
+    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
+    async fn store_stock(
+        &self,
+        work: &Work<'_>,
+        plan: &Plan,
+        number: usize,
+        facts: &DatabaseFacts,
+        attesting: &mut Attesting,
+        wanted: &Wanted,
+        reason: String,
+    ) -> Result<InStore, BackupError> {
+        let snapshot = attesting.snapshot().map(str::to_owned);
+        let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), wanted);
+        let counting = attesting.count();
+        tokio::pin!(dumping, counting);
+        let stored = tokio::select! {
+            stored = &mut dumping => {
+                if stored.is_ok() {
+                    counting.await;
+                }
+                stored
+            }
+            () = &mut counting => dumping.await,
+        };
+        let mut stored = stored?;
+        if let Some(record) = &mut stored.engine {
+            record.reason = Some(reason);
+        }
+        Ok(stored)
+    }
+
+    /// Opens the session that lends its snapshot: one of our own where there is a route for it.
+    async fn attest(
+        &self,
+        database: &str,
+        route: Option<&Arc<NativeRoute>>,
+    ) -> Result<Attesting, BackupError> {
         // One session is the dump's own.
         if self.executor.settings().max_connections < 2 {
             let reason = "max_connections leaves no session for them";
             return Ok(Attesting::without(reason, self.cancel));
         }
         let filters = patterns::all(self.options);
-        Attesting::open(self.executor.as_ref(), database, filters, self.cancel)
-            .await
-            .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
+        Attesting::open(
+            self.executor.as_ref(),
+            database,
+            route,
+            filters,
+            self.cancel,
+        )
+        .await
+        .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
     }
 
     async fn store(
@@ -144,6 +249,7 @@ impl Run<'_> {
         let operation = format!("dumping database {:?}", facts.name);
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
         let stem = names::stem(number, &facts.name);
+        let mut jobs_used = None;
         let (files, finished, contents, compression) = match self.options.format {
             DumpFormat::Custom | DumpFormat::Plain => {
                 let (name, kind, along, compression) = match self.options.format {
@@ -181,6 +287,7 @@ impl Run<'_> {
                 let taken = 1 + u32::from(snapshot.is_some());
                 let most = settings.max_connections.saturating_sub(taken).max(1);
                 let jobs = self.options.jobs.unwrap_or(2).clamp(1, most);
+                jobs_used = Some(jobs);
                 let (files, finished) = work
                     .store_directory(
                         args,
@@ -200,6 +307,12 @@ impl Run<'_> {
             compression,
             contents,
             seconds: progress.finish(),
+            engine: Some(EngineRecord {
+                engine: "stock".to_owned(),
+                route: None,
+                jobs: jobs_used,
+                reason: None,
+            }),
         })
     }
 

@@ -71,10 +71,7 @@ pub(crate) fn arguments(
     compression: Compression,
     lock_wait: std::time::Duration,
 ) -> Vec<String> {
-    let mut args = vec![
-        "--no-password".to_owned(),
-        format!("--lock-wait-timeout={}", lock_wait.as_millis()),
-    ];
+    let mut args = Vec::new();
     match options.format {
         DumpFormat::Custom => {
             args.push("--format=custom".to_owned());
@@ -86,6 +83,16 @@ pub(crate) fn arguments(
         }
         DumpFormat::Plain => args.push("--format=plain".to_owned()),
     }
+    args.extend(common(options, lock_wait));
+    args
+}
+
+/// Arguments that depend on no format.
+pub(crate) fn common(options: &BackupOptions, lock_wait: std::time::Duration) -> Vec<String> {
+    let mut args = vec![
+        "--no-password".to_owned(),
+        format!("--lock-wait-timeout={}", lock_wait.as_millis()),
+    ];
     args.extend(filters(options));
     args
 }

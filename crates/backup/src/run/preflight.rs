@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use archive::{ArchiveKind, WriteFormat};
 use dbexec::executor::ProgramInfo;
 use dbexec::{PgExecutor, PgProgram};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -55,6 +56,19 @@ impl Compression {
         match self {
             Self::Zstd2 => "--compress=zstd:2",
             Self::Gzip1 => "--compress=1",
+        }
+    }
+
+    /// The same where the archive is written by us.
+    pub(crate) fn write_format(self, kind: ArchiveKind) -> WriteFormat {
+        let (compression, level) = match self {
+            Self::Zstd2 => (archive::Compression::Zstd, 2),
+            Self::Gzip1 => (archive::Compression::Gzip, 1),
+        };
+        WriteFormat {
+            kind,
+            compression,
+            level,
         }
     }
 

@@ -1,0 +1,346 @@
+//! One dump by the engine, from pg_dump's table of contents to the last byte in the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use archive::{ArchiveSummary, DumpDataKind, DumpToc, WriteFormat};
+use dbexec::{ExecError, NativeRoute, PgExecutor};
+use tokio::task::JoinSet;
+
+use super::emit::{Emitted, Failure, Files, Target, emit};
+use super::facts;
+use super::mover::{self, SUFFIX, Shared};
+use super::plan::Plan;
+use super::program::{Dumping, read_toc};
+use super::settings;
+use super::statement::CopyStatement;
+use crate::attest::{Leader, Wanted};
+use crate::manifest::StoredFile;
+use crate::run::{Progress, chain};
+
+/// From this version on ranges of pages are read without reading all others.
+const RANGES_FROM: u32 = 140_000;
+/// How long the sessions of an attempt that failed may take to end.
+const REAP_WAIT: Duration = Duration::from_secs(4);
+/// Table of contents of a directory archive.
+const TOC: &str = "toc.dat";
+
+/// What is to be dumped, and how.
+pub(crate) struct Job<'a> {
+    pub(crate) executor: &'a dyn PgExecutor,
+    pub(crate) route: Arc<NativeRoute>,
+    pub(crate) database: &'a str,
+    /// Arguments of pg_dump without format and compression.
+    pub(crate) args: Vec<String>,
+    pub(crate) format: WriteFormat,
+    pub(crate) wanted: Wanted,
+    pub(crate) movers: u32,
+    pub(crate) target: Target<'a>,
+}
+
+/// A dump in the store.
+pub(crate) struct Done {
+    pub(crate) files: Vec<StoredFile>,
+    /// What the archive holds.
+    pub(crate) summary: ArchiveSummary,
+    /// Oid of each table, with its rows by the server's count.
+    pub(crate) counts: Vec<(u32, u64)>,
+    /// What pg_dump said.
+    pub(crate) stderr: Vec<String>,
+}
+
+/// Dumps a database. After a failure nothing of it is in the store, and no session or program of it
+/// is left but the leader.
+pub(crate) async fn dump(
+    job: Job<'_>,
+    leader: &mut Leader,
+    snapshot: &str,
+    progress: &mut Progress<'_>,
+) -> Result<Done, Failure> {
+    let Job {
+        executor,
+        route,
+        database,
+        args,
+        format,
+        wanted,
+        movers,
+        target,
+    } = job;
+    let mut attempt = Attempt {
+        executor,
+        route,
+        database,
+        format,
+        wanted,
+        movers,
+        ending: None,
+        crew: JoinSet::new(),
+    };
+    let mut files = Files::new(target);
+    let result = attempt
+        .work(args, leader, snapshot, &mut files, progress)
+        .await;
+    match result {
+        Ok((summary, counts, stderr)) => {
+            if let Some(ending) = attempt.ending.take() {
+                let _ = ending.await;
+            }
+            Ok(Done {
+                files: files.finish(),
+                summary,
+                counts,
+                stderr,
+            })
+        }
+        Err(failure) => {
+            attempt.clean_up().await;
+            if let Err(left) = files.remove().await {
+                tracing::warn!(%left, "a partial file could not be removed");
+                // What lies there would be in the way of another dump.
+                if !matches!(failure, Failure::Run(_)) {
+                    return Err(Failure::Run(crate::BackupError::Store {
+                        operation: "removing a partial archive".to_owned(),
+                        source: left,
+                    }));
+                }
+            }
+            Err(failure)
+        }
+    }
+}
+
+struct Attempt<'a> {
+    executor: &'a dyn PgExecutor,
+    route: Arc<NativeRoute>,
+    database: &'a str,
+    format: WriteFormat,
+    wanted: Wanted,
+    movers: u32,
+    /// pg_dump on its way out.
+    ending: Option<tokio::task::JoinHandle<()>>,
+    crew: JoinSet<()>,
+}
+
+impl<'a> Attempt<'a> {
+    async fn work(
+        &mut self,
+        args: Vec<String>,
+        leader: &mut Leader,
+        snapshot: &str,
+        files: &mut Files<'a>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(ArchiveSummary, Vec<(u32, u64)>, Vec<String>), Failure> {
+        let mut arguments = vec![
+            "--format=custom".to_owned(),
+            "--compress=0".to_owned(),
+            format!("--snapshot={snapshot}"),
+        ];
+        arguments.extend(args);
+        let target = files.target;
+        let custom = self.format.kind == archive::ArchiveKind::Custom;
+        files.begin((!custom).then_some(TOC)).await?;
+        let read = read_toc(
+            self.executor,
+            arguments,
+            self.database,
+            self.format,
+            &self.wanted,
+            files,
+        );
+        let (toc, dumping, stderr) = read.await?;
+        let prepared = self.prepare(toc, leader, snapshot, target).await;
+        // The tables are locked by the leader, or the work is given up.
+        self.end_program(dumping);
+        let (shared, mut summary) = prepared?;
+        if !custom {
+            files.commit().await?;
+        }
+        let emitted = self.move_rows(&shared, leader, files, progress).await?;
+        // Had it been lost, another could have changed a table before a mover locked it.
+        let alive = leader
+            .run("look whether the snapshot is there", "select 1;")
+            .await;
+        alive.map_err(|error| leader_failed(target, &error))?;
+        files.commit().await?;
+        let Emitted {
+            tables,
+            objects,
+            counts,
+        } = emitted;
+        summary.tables = tables;
+        summary.large_objects = objects.count;
+        summary.large_object_bytes = objects.bytes;
+        summary.large_object_fingerprint = objects.fingerprint;
+        Ok((summary, counts, stderr))
+    }
+
+    fn end_program(&mut self, dumping: Dumping) {
+        self.ending = Some(tokio::spawn(dumping.end()));
+    }
+
+    /// Locks the tables and makes the plan.
+    async fn prepare(
+        &self,
+        toc: DumpToc,
+        leader: &mut Leader,
+        snapshot: &str,
+        target: Target<'_>,
+    ) -> Result<(Arc<Shared>, ArchiveSummary), Failure> {
+        let encoding = usable(&toc).map_err(Failure::Stock)?;
+        let version = self.executor.context().server.version_num;
+        let (Some(settings), Some(begin)) = (
+            settings::statements(version, &encoding),
+            settings::begin(snapshot),
+        ) else {
+            return Err(Failure::Stock(format!(
+                "encoding {encoding:?} or snapshot {snapshot:?} is not understood"
+            )));
+        };
+        let told = |error: ExecError| leader_failed(target, &error);
+        facts::lock(leader, &toc.data).await.map_err(told)?;
+        let tables = facts::tables(leader, &toc.data).await.map_err(told)?;
+        if let Some(oid) = facts::rewritten(&tables) {
+            return Err(Failure::Snapshot(format!(
+                "the table with oid {oid} was rewritten or emptied since the snapshot"
+            )));
+        }
+        if let Some(oid) = facts::no_table(&tables) {
+            return Err(Failure::Stock(format!(
+                "the relation with oid {oid} has rows and is no table"
+            )));
+        }
+        let conditions = facts::conditions(leader).await.map_err(told)?;
+        // Undone by the return to the savepoint.
+        leader
+            .run("set how rows are written", &settings)
+            .await
+            .map_err(told)?;
+        let DumpToc { summary, data, .. } = toc;
+        let plan = Plan::new(
+            self.format,
+            data,
+            &tables,
+            conditions,
+            self.wanted.clone(),
+            version >= RANGES_FROM,
+        );
+        let shared = Shared::new(
+            Arc::new(plan),
+            Arc::clone(&self.route),
+            self.database,
+            settings,
+            begin,
+        );
+        Ok((Arc::new(shared), summary))
+    }
+
+    /// Moves all rows and large objects into the store.
+    async fn move_rows(
+        &mut self,
+        shared: &Arc<Shared>,
+        leader: &mut Leader,
+        files: &mut Files<'a>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Emitted, Failure> {
+        let Some(session) = leader.session() else {
+            return Err(Failure::Stock("the leader is psql".to_owned()));
+        };
+        for number in 1..=self.movers {
+            self.crew.spawn(mover::run(Arc::clone(shared), number));
+        }
+        let emitted = {
+            let emitting = emit(shared, self.executor, files, progress);
+            let leading = mover::lead(shared, session);
+            tokio::pin!(emitting, leading);
+            tokio::select! {
+                emitted = &mut emitting => {
+                    if emitted.is_ok() {
+                        leading.await;
+                    }
+                    emitted
+                }
+                () = &mut leading => emitting.await,
+            }
+        };
+        match emitted {
+            Ok(emitted) => {
+                while self.crew.join_next().await.is_some() {}
+                match shared.failure() {
+                    None => Ok(emitted),
+                    Some(reason) => Err(Failure::Stock(reason)),
+                }
+            }
+            Err(failure) => {
+                shared.board.stop();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Ends pg_dump and the movers' sessions, on the server too.
+    async fn clean_up(&mut self) {
+        self.crew.abort_all();
+        while self.crew.join_next().await.is_some() {}
+        let name = &self.executor.settings().application_name;
+        let name = format!("{name}-{SUFFIX}");
+        let reap = tokio::time::timeout(REAP_WAIT, self.executor.reap(&name));
+        let ending = async {
+            if let Some(ending) = self.ending.take() {
+                let _ = ending.await;
+            }
+        };
+        let (reaped, ()) = tokio::join!(reap, ending);
+        tracing::debug!(?reaped, "sessions of the engine were ended");
+    }
+}
+
+fn leader_failed(target: Target<'_>, error: &ExecError) -> Failure {
+    match error {
+        ExecError::Interrupted { .. } => target.interrupted(),
+        error => Failure::Stock(format!("the session that leads: {}", words(error))),
+    }
+}
+
+fn words(error: &ExecError) -> String {
+    match error {
+        ExecError::Query { message, .. } => message.clone(),
+        error => chain(error),
+    }
+}
+
+/// Whether every entry can be moved; the archive's encoding.
+fn usable(toc: &DumpToc) -> Result<String, String> {
+    let Some(encoding) = toc.encoding.clone() else {
+        return Err("the archive does not tell its encoding".to_owned());
+    };
+    for entry in &toc.data {
+        match &entry.kind {
+            DumpDataKind::LargeObjects { .. } => {}
+            DumpDataKind::Other { kind } => {
+                return Err(format!("the archive holds data of kind {kind}"));
+            }
+            DumpDataKind::Rows { copy_statement } => {
+                let in_utf8 = encoding == "UTF8";
+                if entry.lossy || !(in_utf8 || copy_statement.is_ascii()) {
+                    return Err(format!(
+                        "a name in table {}.{} is not ASCII, and the encoding is {encoding}",
+                        entry.schema, entry.name
+                    ));
+                }
+                if CopyStatement::parse(copy_statement).is_none() {
+                    return Err(format!(
+                        "the statement {copy_statement:?} is not understood"
+                    ));
+                }
+                if entry.oid == 0 {
+                    return Err(format!(
+                        "table {}.{} has no oid in the archive",
+                        entry.schema, entry.name
+                    ));
+                }
+            }
+        }
+    }
+    Ok(encoding)
+}

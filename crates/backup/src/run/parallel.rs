@@ -1,0 +1,145 @@
+//! One database of a run by sessions of our own: whether, and how.
+
+use std::sync::Arc;
+
+use archive::ArchiveKind;
+use dbexec::NativeRoute;
+use dbexec::executor::Finished;
+
+use super::Progress;
+use super::back_up::Run;
+use super::database::InStore;
+use super::dump::{Work, common};
+use super::preflight::Plan;
+use super::queries::{DatabaseFacts, InsideFacts};
+use crate::attest::{Attesting, Contents, Wanted};
+use crate::engine::{self, Failure};
+use crate::manifest::EngineRecord;
+use crate::{BackupError, BackupEvent, DumpFormat, names};
+
+/// Whether our own sessions move the rows.
+pub(super) enum Engine {
+    /// They do, over this route.
+    Parallel(Arc<NativeRoute>),
+    /// pg_dump does it alone, for this reason.
+    Stock(String),
+}
+
+impl Run<'_> {
+    /// Whether our own sessions may move the rows of a database, and over which route.
+    pub(super) async fn engine(&self, inside: &InsideFacts) -> Engine {
+        let extensions: Vec<&str> = inside.extensions.keys().map(String::as_str).collect();
+        let may = engine::may(&engine::Before {
+            choice: self.options.engine,
+            format: self.options.format,
+            max_connections: self.executor.settings().max_connections,
+            extensions: &extensions,
+        });
+        match may {
+            Err(reason) => Engine::Stock(reason),
+            Ok(()) => match self.executor.native().await {
+                Ok(route) => Engine::Parallel(route),
+                Err(none) => Engine::Stock(none.to_string()),
+            },
+        }
+    }
+
+    /// Whether they are expected to be faster.
+    pub(super) fn pays(
+        &self,
+        plan: &Plan,
+        facts: &DatabaseFacts,
+        attesting: &mut Attesting,
+    ) -> Result<(), String> {
+        if attesting.leader().is_none() {
+            return Err("the session that leads has no snapshot, or is psql".to_owned());
+        }
+        let (largest, large_objects) = attesting.sizes();
+        engine::pays(&engine::Size {
+            choice: self.options.engine,
+            transport: self.executor.transport(),
+            pg_dump: plan.pg_dump.major,
+            database: facts.size_bytes.unwrap_or(0),
+            largest,
+            large_objects,
+        })
+    }
+
+    /// Dumps with our own sessions.
+    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
+    pub(super) async fn store_parallel(
+        &self,
+        work: &Work<'_>,
+        plan: &Plan,
+        number: usize,
+        facts: &DatabaseFacts,
+        attesting: &mut Attesting,
+        route: &Arc<NativeRoute>,
+        wanted: &Wanted,
+    ) -> Result<InStore, Failure> {
+        let settings = self.executor.settings();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let movers = engine::movers(self.options.jobs, processors, settings.max_connections);
+        let compression = plan.compression.as_str();
+        self.sink.emit(BackupEvent::Chosen {
+            message: format!(
+                "parallel engine for {:?} over {}: {movers} movers, {compression}",
+                facts.name,
+                route.route()
+            ),
+        });
+        let operation = format!("dumping database {:?}", facts.name);
+        let stem = names::stem(number, &facts.name);
+        let (kind, name) = match self.options.format {
+            DumpFormat::Directory => (ArchiveKind::DirectoryOrTar, format!("{stem}.dir")),
+            _ => (ArchiveKind::Custom, format!("{stem}.dump")),
+        };
+        let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
+        let job = engine::Job {
+            executor: self.executor.as_ref(),
+            route: Arc::clone(route),
+            database: &facts.name,
+            args: common(self.options, settings.lock_wait_timeout),
+            format: plan.compression.write_format(kind),
+            wanted: wanted.clone(),
+            movers,
+            target: engine::Target {
+                store: work.store.as_ref(),
+                dir: work.dir,
+                name: &name,
+                operation: &operation,
+                cancel: self.cancel,
+            },
+        };
+        let Some((leader, snapshot)) = attesting.leader() else {
+            return Err(Failure::Stock("no session leads".to_owned()));
+        };
+        let snapshot = snapshot.to_owned();
+        let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
+        attesting.counted(&done.counts).await;
+        Ok(InStore {
+            files: done.files,
+            finished: Finished {
+                stderr: done.stderr,
+                stderr_dropped: 0,
+            },
+            compression,
+            contents: Some(Contents::Archive(done.summary)),
+            seconds: progress.finish(),
+            engine: Some(EngineRecord {
+                engine: "parallel".to_owned(),
+                route: Some(route.route().to_string()),
+                jobs: Some(movers),
+                reason: None,
+            }),
+        })
+    }
+}
+
+/// The engine that was asked for cannot be had.
+pub(super) fn forced(database: &str, reason: &str) -> BackupError {
+    BackupError::Preflight {
+        problem: format!("the parallel engine cannot dump database {database:?}: {reason}"),
+        remedy: "leave the choice of the engine to pgstow, or choose stock".to_owned(),
+    }
+}

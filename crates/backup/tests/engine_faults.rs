@@ -1,0 +1,411 @@
+//! The parallel engine when something goes wrong half-way.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use backup::{
+    BackupError, BackupId, BackupOptions, BackupReport, Clock, DumpFormat, EngineChoice,
+    Repository, VerifyLevel,
+};
+use storage::faulty::{Fault, FaultKind, FaultyStore};
+use storage::{Entry, Store, StoreError, StoreWriter};
+use support::Home;
+use support::real::{Login, in_container};
+use testkit::{PgContainer, process::docker};
+use tokio::io::AsyncRead;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// More than the engine's room, also when it is compressed; one table in several ranges, and one
+/// that is small.
+const ROWS: &str = "
+create table big (id int, doc text);
+alter table big alter doc set storage external;
+insert into big select g, (select string_agg(md5((g * 100 + i)::text), '') from generate_series(1, 60) i)
+  from generate_series(1, 40000) g;
+create table small as select g from generate_series(1, 10) g;
+select lo_from_bytea(0, 'x');
+";
+
+/// A store that takes so many bytes of archives and then waits until it is opened.
+#[derive(Debug, Clone)]
+struct Gate {
+    inner: Arc<dyn Store>,
+    limit: u64,
+    open: watch::Sender<bool>,
+    taken: watch::Sender<u64>,
+}
+
+struct GateWriter {
+    inner: Box<dyn StoreWriter>,
+    gate: Gate,
+    counted: bool,
+}
+
+impl Gate {
+    fn new(home: &Home, limit: u64) -> Self {
+        Self {
+            inner: Arc::clone(&home.repo.store),
+            limit,
+            open: watch::Sender::new(false),
+            taken: watch::Sender::new(0),
+        }
+    }
+
+    /// Waits until the store is full for now.
+    async fn reached(&self) {
+        let mut taken = self.taken.subscribe();
+        let waited = taken.wait_for(|taken| *taken >= self.limit);
+        tokio::time::timeout(Duration::from_secs(60), waited)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    fn open(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+#[async_trait]
+impl StoreWriter for GateWriter {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.counted {
+            let mut now = 0;
+            self.gate.taken.send_modify(|taken| {
+                *taken += bytes.len() as u64;
+                now = *taken;
+            });
+            if now >= self.gate.limit {
+                let mut open = self.gate.open.subscribe();
+                let _ = open.wait_for(|open| *open).await;
+            }
+        }
+        self.inner.write(bytes).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<u64, StoreError> {
+        self.inner.commit().await
+    }
+
+    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+        self.inner.abort().await
+    }
+}
+
+#[async_trait]
+impl Store for Gate {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn create(&self, name: &str) -> Result<Box<dyn StoreWriter>, StoreError> {
+        Ok(Box::new(GateWriter {
+            inner: self.inner.create(name).await?,
+            gate: self.clone(),
+            counted: name.contains(".dump") || name.contains(".dir/"),
+        }))
+    }
+
+    async fn open(&self, name: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, StoreError> {
+        self.inner.open(name).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(name).await
+    }
+
+    async fn remove_leftovers(&self, prefix: &str) -> Result<u64, StoreError> {
+        self.inner.remove_leftovers(prefix).await
+    }
+
+    fn local_path(&self, name: &str) -> Option<PathBuf> {
+        self.inner.local_path(name)
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.inner.free_bytes().await
+    }
+}
+
+/// A server with rows, a repository, and a store that stops after 3 MB.
+struct Scene {
+    container: PgContainer,
+    home: Home,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let container = PgContainer::start(17).unwrap();
+        container.psql("postgres", "create database shop").unwrap();
+        container.psql("shop", ROWS).unwrap();
+        Self {
+            container,
+            home: Home::new(),
+        }
+    }
+
+    fn gate(&self) -> (Gate, Repository) {
+        let gate = Gate::new(&self.home, 3 << 20);
+        let repo = self.home.with_store(Arc::new(gate.clone()));
+        (gate, repo)
+    }
+
+    async fn run(
+        &self,
+        repo: &Repository,
+        options: &BackupOptions,
+        cancel: &CancellationToken,
+    ) -> Result<BackupReport, BackupError> {
+        let id = BackupId::new(self.home.clock.now());
+        let executor = in_container(&self.container, &id, &Login::default()).await;
+        backup::back_up(repo, &executor, id, options, &self.home.events, cancel).await
+    }
+
+    fn psql(&self, sql: &str) -> String {
+        self.container.psql("shop", sql).unwrap().trim().to_owned()
+    }
+
+    /// Ends sessions of ours whose name ends so, and says how many there were.
+    fn terminate(&self, suffix: &str) -> u32 {
+        let sql = format!(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+             where application_name like 'pgstow-%-{suffix}'"
+        );
+        self.psql(&sql).parse().unwrap()
+    }
+
+    async fn until(&self, sql: &str) {
+        let begun = Instant::now();
+        while self.psql(sql) != "t" {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{sql}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn nothing_stays(&self) {
+        assert_eq!(self.container.pgstow_sessions().unwrap(), 0);
+        let processes = self.container.processes().unwrap();
+        assert!(
+            !processes.iter().any(|p| p.contains("pg_dump")),
+            "{processes:?}"
+        );
+    }
+
+    fn nothing_is_published(&self) {
+        assert!(self.home.files().is_empty(), "{:?}", self.home.files());
+        self.nothing_stays();
+    }
+
+    /// The rows of the archive, as stock pg_restore restores them.
+    fn restored(&self, report: &BackupReport, count: &str) -> String {
+        let file = &report.manifest.databases[0].archive.files[0].name;
+        let path = self
+            .home
+            .backups()
+            .join(report.manifest.id.as_str())
+            .join(file);
+        let to = format!("{}:/tmp/archive", self.container.id());
+        docker(&["cp", path.to_str().unwrap(), &to]).unwrap();
+        self.container
+            .psql("postgres", "create database again")
+            .unwrap();
+        self.container
+            .exec(&[
+                "pg_restore",
+                "-U",
+                "postgres",
+                "-d",
+                "again",
+                "-e",
+                "/tmp/archive",
+            ])
+            .unwrap();
+        let rows = self.container.psql("again", count).unwrap();
+        self.container
+            .psql("postgres", "drop database again")
+            .unwrap();
+        rows.trim().to_owned()
+    }
+}
+
+fn options(engine: EngineChoice) -> BackupOptions {
+    BackupOptions {
+        databases: vec!["shop".to_owned()],
+        engine,
+        jobs: Some(2),
+        verify: VerifyLevel::Read,
+        ..BackupOptions::default()
+    }
+}
+
+fn engine_of(report: &BackupReport) -> (String, Option<String>) {
+    let engine = report.manifest.databases[0].archive.engine.clone().unwrap();
+    (engine.engine, engine.reason)
+}
+
+const COUNT: &str = "select count(*) from big";
+
+/// A session that moves rows, or the one that leads, is lost: pg_dump does it alone, and says so;
+/// where the engine was forced, the run fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_session_leads_to_stock() {
+    let scene = Scene::new();
+    for suffix in ["engine-m_", "leader"] {
+        let (gate, repo) = scene.gate();
+        let cancel = CancellationToken::new();
+        let options = options(EngineChoice::Auto);
+        let (report, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+            gate.reached().await;
+            assert!(scene.terminate(suffix) > 0, "{suffix}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            gate.open();
+        });
+        let report = report.unwrap_or_else(|error| panic!("{suffix}: {error:?}"));
+        let (engine, reason) = engine_of(&report);
+        assert_eq!(engine, "stock", "{suffix}");
+        assert!(reason.unwrap().contains("gave up"), "{suffix}");
+        assert!(
+            scene
+                .home
+                .events
+                .text()
+                .contains("the parallel engine gave up")
+        );
+        assert_eq!(scene.restored(&report, COUNT), "40000");
+        scene.nothing_stays();
+    }
+    let before = scene.home.files();
+    let (gate, repo) = scene.gate();
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Parallel);
+    let (result, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+        gate.reached().await;
+        scene.terminate("engine-m_");
+        gate.open();
+    });
+    let text = result.unwrap_err().to_string();
+    assert!(text.contains("the parallel engine cannot dump"), "{text}");
+    assert_eq!(scene.home.files(), before);
+    scene.nothing_stays();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_killed_fails_the_run() {
+    let scene = Scene::new();
+    let (gate, repo) = scene.gate();
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Auto);
+    let (result, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+        gate.reached().await;
+        scene.container.engine("kill").unwrap();
+        gate.open();
+    });
+    let error = result.unwrap_err();
+    assert!(scene.home.files().is_empty(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_fails_the_run() {
+    let scene = Scene::new();
+    for format in [DumpFormat::Custom, DumpFormat::Directory] {
+        let fault = Fault::AtByte(5 << 20, FaultKind::Full);
+        let store = FaultyStore::new(Arc::clone(&scene.home.repo.store), fault);
+        let repo = scene.home.with_store(Arc::new(store));
+        let options = BackupOptions {
+            format,
+            ..options(EngineChoice::Auto)
+        };
+        let cancel = CancellationToken::new();
+        let error = scene.run(&repo, &options, &cancel).await.unwrap_err();
+        assert!(matches!(error, BackupError::Store { .. }), "{error:?}");
+        scene.nothing_is_published();
+    }
+}
+
+/// Whoever wants to change a table waits for us, and we do not wait for him: the units of that
+/// table are read by the session that has its lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn ddl_that_queues_behind_us_stops_nothing() {
+    let scene = Scene::new();
+    let (gate, repo) = scene.gate();
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Parallel);
+    let (report, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+        gate.reached().await;
+        let name = scene.container.name();
+        let ddl = "alter table big alter column id type bigint";
+        docker(&[
+            "exec", "-d", name, "psql", "-U", "postgres", "-d", "shop", "-c", ddl,
+        ])
+        .unwrap();
+        let waits = "select count(*) > 0 from pg_stat_activity
+                     where query like 'alter table big%' and wait_event_type = 'Lock'";
+        scene.until(waits).await;
+        gate.open();
+    });
+    let report = report.unwrap();
+    assert_eq!(engine_of(&report), ("parallel".to_owned(), None));
+    assert_eq!(scene.restored(&report, COUNT), "40000");
+    let changed = "select format_type(atttypid, null) = 'bigint' from pg_attribute
+                   where attrelid = 'big'::regclass and attname = 'id'";
+    scene.until(changed).await;
+    scene.nothing_stays();
+}
+
+/// A table that is emptied after the snapshot and before the lock would look empty in it, also to
+/// pg_dump: the dump is made in another snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_rewritten_before_the_lock_is_noticed() {
+    let scene = Scene::new();
+    let name = scene.container.name();
+    let sql = "begin; truncate big; insert into big values (1, 'x'), (2, 'y'); select pg_sleep(4); commit";
+    docker(&[
+        "exec", "-d", name, "psql", "-U", "postgres", "-d", "shop", "-c", sql,
+    ])
+    .unwrap();
+    let held = "select count(*) > 0 from pg_locks
+                where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted";
+    scene.until(held).await;
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Auto);
+    let report = scene
+        .run(&scene.home.repo, &options, &cancel)
+        .await
+        .unwrap();
+    let (engine, reason) = engine_of(&report);
+    assert_eq!(engine, "stock");
+    assert!(reason.unwrap().contains("rewritten or emptied"));
+    assert_eq!(scene.restored(&report, COUNT), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bar_08_a_cancelled_run_leaves_nothing() {
+    let scene = Scene::new();
+    let (gate, repo) = scene.gate();
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Auto);
+    let (result, cancelled) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+        gate.reached().await;
+        cancel.cancel();
+        Instant::now()
+    });
+    let took = cancelled.elapsed();
+    assert!(matches!(
+        result.unwrap_err(),
+        BackupError::Interrupted { .. }
+    ));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    scene.nothing_is_published();
+}
