@@ -260,7 +260,8 @@ pub struct RestoreRequest {
     /// Whether ownership and privileges are restored (`--owner keep`) or everything belongs to
     /// the restoring role (`--owner none`).
     pub keep_owner: bool,
-    /// Who moves the rows.
+    /// Who moves the rows. A restore with [`EngineChoice::Parallel`] is refused where that cannot be
+    /// done.
     pub engine: EngineChoice,
     /// Sessions that fill tables side by side, and jobs of pg_restore; `None` chooses.
     pub jobs: Option<u32>,
