@@ -193,9 +193,17 @@ pub enum ExecError {
     #[error("a session with the server failed")]
     Native {
         /// How.
-        #[from]
-        source: NativeError,
+        #[source]
+        source: Box<NativeError>,
     },
+}
+
+impl From<NativeError> for ExecError {
+    fn from(source: NativeError) -> Self {
+        Self::Native {
+            source: Box::new(source),
+        }
+    }
 }
 
 impl ExecError {
