@@ -13,6 +13,7 @@ mod restores;
 mod rig;
 mod run;
 mod sets;
+mod writing;
 
 pub(crate) use reading::run as run_reading;
 pub(crate) use run::run;

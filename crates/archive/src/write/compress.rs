@@ -20,6 +20,8 @@ const PIECE: usize = 128 * 1024;
 /// Bytes before compression that are held back: what is smaller is compressed when its size is
 /// known, which needs less memory and time.
 const HELD: usize = 64 * 1024;
+/// Bytes that compression adds to data that cannot be compressed, and then some.
+const SMALL: usize = 256;
 /// Window of gzip members, as a power of two.
 const GZIP_WINDOW: u8 = 15;
 /// Bytes before the data of a zlib stream.
@@ -57,6 +59,8 @@ enum State {
 /// The part of the output that makes no full piece yet.
 struct Pieces {
     custom: bool,
+    /// Most bytes of a piece.
+    limit: usize,
     buffer: Vec<u8>,
     used: usize,
 }
@@ -70,6 +74,7 @@ impl Compressor {
             held: Vec::new(),
             pieces: Pieces {
                 custom: format.custom(),
+                limit: PIECE,
                 buffer: Vec::new(),
                 used: 0,
             },
@@ -96,7 +101,7 @@ impl Compressor {
             if self.held.is_empty() && self.role == Role::Part {
                 return Ok(EMPTY);
             }
-            self.begin(Some(self.held.len() as u64)).map_err(failed)?;
+            self.begin(Some(self.held.len())).map_err(failed)?;
             let held = std::mem::take(&mut self.held);
             self.compress(&held, output).map_err(failed)?;
         }
@@ -106,7 +111,11 @@ impl Compressor {
     }
 
     /// Makes the compressor; `size` is that of what will be pushed, where it is known.
-    fn begin(&mut self, size: Option<u64>) -> io::Result<()> {
+    fn begin(&mut self, size: Option<usize>) -> io::Result<()> {
+        if let Some(size) = size {
+            // Hardly ever are there more bytes than that; then there are two pieces.
+            self.pieces.limit = PIECE.min(size + SMALL);
+        }
         self.state = match self.format.compression {
             Compression::None => State::None,
             Compression::Gzip => {
@@ -131,8 +140,8 @@ impl Compressor {
             Compression::Zstd => {
                 let mut stream = ZstdEncoder::new(self.format.level)?;
                 stream.set_parameter(CParameter::ChecksumFlag(true))?;
-                if size.is_some() {
-                    stream.set_pledged_src_size(size)?;
+                if let Some(size) = size {
+                    stream.set_pledged_src_size(Some(size as u64))?;
                 }
                 State::Zstd(stream)
             }
@@ -254,10 +263,10 @@ fn step(
 impl Pieces {
     /// Room for more, at least a byte.
     fn spare(&mut self, output: &mut Vec<u8>) -> &mut [u8] {
-        if self.used == PIECE {
+        if self.used == self.limit {
             self.flush(output);
         }
-        self.buffer.resize(PIECE, 0);
+        self.buffer.resize(self.limit, 0);
         &mut self.buffer[self.used..]
     }
 
