@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dbexec::native::Canceller;
 use dbexec::{
     ExecError, NativeError, NativeRoute, NativeSession, PgExecutor, PgProgram, PsqlSession,
 };
@@ -14,6 +15,8 @@ const SUFFIX: &str = "leader";
 
 /// Behind the run's name in that of a session that looks whether the server is there.
 const LOOK: &str = "look";
+/// How long a cancelled statement may take to end.
+const CANCEL_WAIT: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(crate) struct Leader {
@@ -38,6 +41,7 @@ impl Watch {
     /// Waits for an answer for as long as the server lets others in.
     async fn over<T>(
         &self,
+        canceller: &Canceller,
         work: impl Future<Output = Result<T, NativeError>>,
         failed: impl FnOnce(NativeError) -> ExecError,
     ) -> Result<T, ExecError> {
@@ -45,7 +49,12 @@ impl Watch {
         loop {
             tokio::select! {
                 biased;
-                () = self.cancel.cancelled() => return Err(interrupted()),
+                () = self.cancel.cancelled() => {
+                    // A statement that waits would go on without us.
+                    let _ = canceller.cancel().await;
+                    let _ = tokio::time::timeout(CANCEL_WAIT, work).await;
+                    return Err(interrupted());
+                }
                 done = &mut work => return done.map_err(failed),
                 () = tokio::time::sleep(self.after) => {
                     // A paused server accepts connections and says nothing: this ends in time.
@@ -141,10 +150,11 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
             Session::Native(session, watch) => (session, watch),
         };
         let failed = |error| failed(name, &self.database, error);
-        let rows = watch.over(session.query(sql), failed).await?;
+        let canceller = session.canceller();
+        let rows = watch.over(&canceller, session.query(sql), failed).await?;
         let line = |row: Vec<Option<String>>| {
             let columns: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
-            columns.join("|") + "\n"
+            format!("{}\n", columns.join("|"))
         };
         Ok(rows.into_iter().map(line).collect())
     }
@@ -163,7 +173,9 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
             Session::Psql(session) => session.rows(name, select, vars).await,
             Session::Native(session, watch) => {
                 let failed = |error| failed(name, &self.database, error);
-                watch.over(session.rows(name, select, vars), failed).await
+                let canceller = session.canceller();
+                let work = session.rows(name, select, vars);
+                watch.over(&canceller, work, failed).await
             }
         }
     }

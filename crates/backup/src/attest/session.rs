@@ -102,7 +102,10 @@ impl Attesting {
         this.filters = filters;
         match this.begin(executor, database, route).await {
             Ok(()) => {}
-            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) if is_fatal(&error) => {
+                this.abandon().await;
+                return Err(error);
+            }
             Err(error) => {
                 this.side = ServerSide {
                     sequences: this.side.sequences,

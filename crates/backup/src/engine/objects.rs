@@ -30,7 +30,7 @@ from (select u.oid,
 }
 
 /// What the stream tells.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// A large object begins.
     Begin(u32),
@@ -300,7 +300,7 @@ mod tests {
         for rows in wrong {
             assert!(read(&[5, 9], &stream(rows), 64).is_err(), "{rows:?}");
         }
-        let mut longer = whole.clone();
+        let mut longer = whole;
         longer.extend([0, 3]);
         assert!(read(&[5, 9], &longer, 64).is_err());
         assert!(read(&[5, 9], b"PGCOPY but not so at all", 64).is_err());

@@ -237,7 +237,10 @@ impl NativeSession {
             if self.over.is_none() {
                 self.wire.output.clear();
                 frontend::terminate(&mut self.wire.output);
-                let _ = self.wire.flush().await;
+                // The server closes the connection when its session is gone.
+                if self.wire.flush().await.is_ok() {
+                    while self.wire.fill().await.is_ok() {}
+                }
             }
             let _ = self.wire.shutdown().await;
         };
