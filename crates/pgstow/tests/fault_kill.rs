@@ -93,11 +93,16 @@ fn bar_01_sigkill_at_random_moments_leaves_no_false_backup() {
 #[test]
 fn bar_08_sigterm_and_sigint_end_everything_in_time() {
     let container = PgContainer::start(15).unwrap();
-    fill(&container, "postgres", 60_000);
-    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+    fill(&container, "postgres", 250_000);
+    for (signal, code, engine) in [
+        ("-INT", 130, "stock"),
+        ("-TERM", 143, "stock"),
+        ("-INT", 130, "auto"),
+        ("-TERM", 143, "auto"),
+    ] {
         let cli = cli();
         let target = container.target();
-        let mut child = cli.spawn(&["backup", &target]);
+        let mut child = cli.spawn(&["backup", &target, "--engine", engine]);
         wait_for_rows(&container);
         let since = Instant::now();
         testkit::process::run("kill", &[signal, &child.id().to_string()]).unwrap();

@@ -121,7 +121,14 @@ fn bar_08_a_signal_ends_the_sidecar_too() {
     for signal in ["TERM", "INT"] {
         let cli = sidecar_cli();
         let target = container.target();
-        let mut child = cli.spawn(&["backup", &target, "--database", "postgres"]);
+        let mut child = cli.spawn(&[
+            "backup",
+            &target,
+            "--database",
+            "postgres",
+            "--engine",
+            "stock",
+        ]);
         wait_for_rows(&container);
         assert_eq!(sidecars(&container), 1);
         kill(signal, child.id());
@@ -161,6 +168,8 @@ fn bar_13_a_connection_to_the_engine_cut_anywhere_is_never_a_false_backup() {
         "postgres",
         "--verify",
         "none",
+        "--engine",
+        "stock",
         "--quiet",
     ];
     let run = |limit: Option<u64>| {

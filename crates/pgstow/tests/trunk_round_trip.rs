@@ -165,7 +165,7 @@ fn bar_42_a_second_run_of_a_target_leaves_with_its_own_code() {
     support::fill(&container, "postgres", 60_000);
     let cli = cli();
     let target = container.target();
-    let mut first = cli.spawn(&["backup", &target]);
+    let mut first = cli.spawn(&["backup", &target, "--engine", "stock"]);
     support::wait_for_rows(&container);
     let second = cli.run(&["backup", &target]).expect(21);
     assert!(second.stderr.contains("another run"), "{}", second.stderr);

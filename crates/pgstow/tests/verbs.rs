@@ -321,7 +321,7 @@ fn a_second_signal_ends_at_once() {
     let container = PgContainer::start(15).unwrap();
     fill(&container, "postgres", 60_000);
     let cli = cli();
-    let mut child = cli.spawn(&["backup", &container.target()]);
+    let mut child = cli.spawn(&["backup", &container.target(), "--engine", "stock"]);
     wait_for_rows(&container);
     // A stopped program does not end when it is asked to, so that the orderly way takes its time.
     let script = "for d in /proc/[0-9]*; do read -r c < $d/comm; \

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bar_02_streams_that_were_cut_off_are_never_an_end() {
+    async fn bar_13_streams_that_were_cut_off_are_never_an_end() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::create(root.path()).unwrap();
         let late = Some(&b"the rest"[..]);

@@ -51,10 +51,11 @@ pub fn below(limit: u64) -> u64 {
     rand::random_range(0..limit.max(1))
 }
 
-/// Waits until pg_dump of a run moves rows.
+/// Waits until a run moves rows, by pg_dump or by sessions of its own.
 pub fn wait_for_rows(container: &PgContainer) {
     let sql = "select count(*) from pg_stat_activity \
-               where application_name like 'pgstow-%' and query like 'COPY %'";
+               where application_name like 'pgstow-%' and state = 'active' \
+               and query ~* 'copy .* to stdout'";
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while container
         .psql("postgres", sql)
