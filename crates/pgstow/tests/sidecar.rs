@@ -188,9 +188,10 @@ fn bar_13_a_connection_to_the_engine_cut_anywhere_is_never_a_false_backup() {
     assert_eq!(transport(&cli), "sidecar");
     let mut known = backups(&cli);
     let mut failed = 0;
-    for point in 1..=24_u64 {
-        // The later part, where the sidecar is at work.
-        let limit = bytes / 2 + point * bytes / 50;
+    for point in 1..=40_u64 {
+        // From the preflight to the end, where the sidecar is at work. A connection that is idle or
+        // whose answer is read already is not missed.
+        let limit = bytes * 44 / 100 + point * bytes * 135 / 10_000;
         let (output, _) = run(Some(limit));
         let now = backups(&cli);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -204,8 +205,7 @@ fn bar_13_a_connection_to_the_engine_cut_anywhere_is_never_a_false_backup() {
         }
         known = now;
     }
-    // Most of what passes there is bookkeeping that nobody misses.
-    assert!(failed >= 3, "{failed} of 24 cuts hurt");
+    assert!(failed >= 10, "{failed} of 40 cuts hurt");
     // What the cuts left, the next run takes.
     let _ = cli.run(&args).expect(0);
     nothing_is_left(&cli, &container);

@@ -150,8 +150,8 @@ fn bar_24_a_connection_that_is_cut_is_a_failed_run() {
     support::fill(&container, "postgres", 5_000);
     let port = container.host_port().unwrap();
     let cli = cli().env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
-    for round in 0..14 {
-        let engine = if round < 7 { "stock" } else { "parallel" };
+    for round in 0..20 {
+        let engine = if round < 10 { "stock" } else { "parallel" };
         // Discovery and the preflight need some 100 KB; the rows are 3 MB.
         let limit = 400_000 + support::below(2_000_000);
         let proxy = Proxy::tcp(port, Some(limit), Cut::CleanEnd).unwrap();
