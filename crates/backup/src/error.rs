@@ -53,6 +53,14 @@ pub enum BackupError {
         /// What to do.
         remedy: String,
     },
+    /// The parallel engine was asked for, began and could not go on. Nothing of the run is left.
+    #[error("dumping database {database:?}: {reason}")]
+    EngineFailed {
+        /// Which.
+        database: String,
+        /// What happened, with the server's own words.
+        reason: String,
+    },
     /// The dump ended well but what it wrote is not an archive, or not all of one.
     #[error("the archive of {subject} is not complete: {problem}")]
     ArchiveIncomplete {
@@ -213,9 +221,10 @@ impl BackupError {
             Self::Store { source, .. } => source.code(),
             Self::NoSuchDatabase { .. } => dbexec::codes::DATABASE_NOT_FOUND,
             Self::RightsMissing { .. } => codes::RIGHTS_MISSING,
-            Self::Preflight { .. } | Self::ArchiveIncomplete { .. } | Self::File { .. } => {
-                codes::BACKUP_FAILED
-            }
+            Self::Preflight { .. }
+            | Self::EngineFailed { .. }
+            | Self::ArchiveIncomplete { .. }
+            | Self::File { .. } => codes::BACKUP_FAILED,
             Self::AttestationFailed { .. } => codes::ATTESTATION_FAILED,
             Self::Locked { .. } => codes::TARGET_LOCKED,
             Self::NotFound { .. } => codes::BACKUP_NOT_FOUND,

@@ -167,6 +167,10 @@ fn own_hints(error: &BackupError) -> Vec<String> {
         BackupError::Preflight { remedy, .. } | BackupError::RestoreRefused { remedy, .. } => {
             vec![remedy.clone()]
         }
+        BackupError::EngineFailed { .. } => vec![
+            "run it with --engine auto, which goes on with pg_dump alone, or --engine stock"
+                .to_owned(),
+        ],
         BackupError::RestoreFailed { source, .. }
         | BackupError::RestoreNeedsAttention { source, .. }
         | BackupError::Sandbox { source, .. } => own_hints(source),

@@ -7,13 +7,12 @@ use dbexec::{NativeRoute, PgProgram};
 
 use super::back_up::Run;
 use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
-use super::parallel::{Engine, forced};
+use super::parallel::Engine;
 use super::preflight::Plan;
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::structure::Along;
 use super::{Progress, patterns};
 use crate::attest::{Attestation, Attesting, Budget, Contents, Wanted, settle, settle_unread};
-use crate::engine::Failure;
 use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
 use crate::verify::VerifyWork;
 use crate::{BackupError, BackupEvent, DumpFormat, EngineChoice, VerifyLevel, names, script};
@@ -23,6 +22,15 @@ pub(super) struct Dumped {
     pub(super) record: DatabaseRecord,
     /// Whether its archive was read back and checked.
     pub(super) read_back: bool,
+}
+
+/// What is dumped, and where to.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) number: usize,
+    pub(super) facts: &'a DatabaseFacts,
 }
 
 /// A dump in the store.
@@ -47,84 +55,53 @@ impl Run<'_> {
         inside: &InsideFacts,
         budget: &mut Budget,
     ) -> Result<Dumped, BackupError> {
-        let mut engine = self.engine(inside).await;
+        let subject = Subject {
+            work,
+            plan,
+            number,
+            facts,
+        };
+        let engine = self.engine(inside).await;
         let route = match &engine {
             Engine::Parallel(route) => Some(route),
             Engine::Stock(_) => None,
         };
         let mut attesting = self.attest(&facts.name, route).await?;
-        if let Engine::Parallel(_) = engine
-            && let Err(reason) = self.pays(plan, facts, &mut attesting)
-        {
-            engine = Engine::Stock(reason);
-        }
         let untouched = *budget;
         let mut wanted = attesting.choose(budget);
-        let mut stored = None;
-        let mut another_snapshot = false;
-        if let Engine::Parallel(route) = &engine {
-            let moved = self
-                .store_parallel(work, plan, number, facts, &mut attesting, route, &wanted)
-                .await;
-            match moved {
-                Ok(in_store) => stored = Some(in_store),
-                Err(failure) => {
-                    let reason = match failure {
-                        Failure::Stock(reason) => reason,
-                        Failure::Snapshot(reason) => {
-                            another_snapshot = true;
-                            reason
-                        }
-                        Failure::Run(error) => {
-                            attesting.abandon().await;
-                            return Err(error);
-                        }
-                    };
-                    self.sink.emit(BackupEvent::Warning {
-                        message: format!(
-                            "the parallel engine gave up on database {:?}: {reason}",
-                            facts.name
-                        ),
-                    });
-                    engine = Engine::Stock(format!("the parallel engine gave up: {reason}"));
-                }
+        let stored = async {
+            let alone = match self
+                .store_by(engine, subject, &mut attesting, &wanted)
+                .await?
+            {
+                Ok(stored) => return Ok(stored),
+                Err(alone) => alone,
+            };
+            if self.options.engine == EngineChoice::Parallel {
+                return Err(alone.forced(&facts.name));
             }
+            if self.options.engine == EngineChoice::Auto && self.options.format != DumpFormat::Plain
+            {
+                self.sink.emit(BackupEvent::Chosen {
+                    message: format!("pg_dump alone for {:?}: {}", facts.name, alone.reason),
+                });
+            }
+            let native = attesting.leader().is_some();
+            if alone.another_snapshot || (native && !attesting.recover().await) {
+                let another = self.attest(&facts.name, None).await?;
+                std::mem::replace(&mut attesting, another).abandon().await;
+                *budget = untouched;
+                wanted = attesting.choose(budget);
+            }
+            self.store_stock(subject, &mut attesting, &wanted, alone.reason)
+                .await
         }
-        let stored = match (stored, engine) {
-            (Some(stored), _) => stored,
-            (None, Engine::Stock(reason)) => {
-                if self.options.engine == EngineChoice::Parallel {
-                    attesting.abandon().await;
-                    return Err(forced(&facts.name, &reason));
-                }
-                if self.options.engine == EngineChoice::Auto
-                    && self.options.format != DumpFormat::Plain
-                {
-                    self.sink.emit(BackupEvent::Chosen {
-                        message: format!("pg_dump alone for {:?}: {reason}", facts.name),
-                    });
-                }
-                let native = attesting.leader().is_some();
-                if another_snapshot || (native && !attesting.recover().await) {
-                    attesting.abandon().await;
-                    attesting = self.attest(&facts.name, None).await?;
-                    *budget = untouched;
-                    wanted = attesting.choose(budget);
-                }
-                let stored = self
-                    .store_stock(work, plan, number, facts, &mut attesting, &wanted, reason)
-                    .await;
-                match stored {
-                    Ok(stored) => stored,
-                    Err(error) => {
-                        attesting.abandon().await;
-                        return Err(error);
-                    }
-                }
-            }
-            (None, Engine::Parallel(_)) => {
+        .await;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
                 attesting.abandon().await;
-                return Err(forced(&facts.name, "it did not begin"));
+                return Err(error);
             }
         };
         let attested = attesting.finish().await;
@@ -180,19 +157,15 @@ impl Run<'_> {
     }
 
     /// Dumps with pg_dump alone, and counts beside it.
-    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
     async fn store_stock(
         &self,
-        work: &Work<'_>,
-        plan: &Plan,
-        number: usize,
-        facts: &DatabaseFacts,
+        subject: Subject<'_>,
         attesting: &mut Attesting,
         wanted: &Wanted,
         reason: String,
     ) -> Result<InStore, BackupError> {
         let snapshot = attesting.snapshot().map(str::to_owned);
-        let dumping = self.store(work, plan, number, facts, snapshot.as_deref(), wanted);
+        let dumping = self.store(subject, snapshot.as_deref(), wanted);
         let counting = attesting.count();
         tokio::pin!(dumping, counting);
         let stored = tokio::select! {
@@ -236,13 +209,16 @@ impl Run<'_> {
 
     async fn store(
         &self,
-        work: &Work<'_>,
-        plan: &Plan,
-        number: usize,
-        facts: &DatabaseFacts,
+        subject: Subject<'_>,
         snapshot: Option<&str>,
         wanted: &Wanted,
     ) -> Result<InStore, BackupError> {
+        let Subject {
+            work,
+            plan,
+            number,
+            facts,
+        } = subject;
         let settings = self.executor.settings();
         let mut args = arguments(self.options, plan.compression, settings.lock_wait_timeout);
         args.extend(snapshot.map(|snapshot| format!("--snapshot={snapshot}")));

@@ -8,10 +8,9 @@ use dbexec::executor::Finished;
 
 use super::Progress;
 use super::back_up::Run;
-use super::database::InStore;
-use super::dump::{Work, common};
-use super::preflight::Plan;
-use super::queries::{DatabaseFacts, InsideFacts};
+use super::database::{InStore, Subject};
+use super::dump::common;
+use super::queries::InsideFacts;
 use crate::attest::{Attesting, Contents, Wanted};
 use crate::engine::{self, Failure};
 use crate::manifest::EngineRecord;
@@ -25,7 +24,80 @@ pub(super) enum Engine {
     Stock(String),
 }
 
+/// Why pg_dump has to do it alone.
+pub(super) struct Alone {
+    pub(super) reason: String,
+    /// Whether it needs another snapshot.
+    pub(super) another_snapshot: bool,
+    /// Whether our own sessions had begun.
+    begun: bool,
+}
+
+impl Alone {
+    /// Nothing was begun.
+    fn at_once(reason: String) -> Self {
+        Self {
+            reason,
+            another_snapshot: false,
+            begun: false,
+        }
+    }
+
+    /// The failure of a run that asked for the parallel engine and for nothing else.
+    pub(super) fn forced(self, database: &str) -> BackupError {
+        if self.begun {
+            return BackupError::EngineFailed {
+                database: database.to_owned(),
+                reason: self.reason,
+            };
+        }
+        BackupError::Preflight {
+            problem: format!(
+                "the parallel engine cannot dump database {database:?}: {}",
+                self.reason
+            ),
+            remedy: "leave the choice of the engine to pgstow, or choose stock".to_owned(),
+        }
+    }
+}
+
 impl Run<'_> {
+    /// Dumps with our own sessions, where they are chosen and it pays; else says why pg_dump has
+    /// to do it alone.
+    pub(super) async fn store_by(
+        &self,
+        engine: Engine,
+        subject: Subject<'_>,
+        attesting: &mut Attesting,
+        wanted: &Wanted,
+    ) -> Result<Result<InStore, Alone>, BackupError> {
+        let route = match engine {
+            Engine::Parallel(route) => route,
+            Engine::Stock(reason) => return Ok(Err(Alone::at_once(reason))),
+        };
+        if let Err(reason) = self.pays(subject, attesting) {
+            return Ok(Err(Alone::at_once(reason)));
+        }
+        let moved = self
+            .store_parallel(subject, attesting, &route, wanted)
+            .await;
+        let (reason, another_snapshot) = match moved {
+            Ok(stored) => return Ok(Ok(stored)),
+            Err(Failure::Run(error)) => return Err(error),
+            Err(Failure::Stock(reason)) => (reason, false),
+            Err(Failure::Snapshot(reason)) => (reason, true),
+        };
+        let reason = format!("the parallel engine gave up: {reason}");
+        self.sink.emit(BackupEvent::Warning {
+            message: format!("database {:?}: {reason}", subject.facts.name),
+        });
+        Ok(Err(Alone {
+            reason,
+            another_snapshot,
+            begun: true,
+        }))
+    }
+
     /// Whether our own sessions may move the rows of a database, and over which route.
     pub(super) async fn engine(&self, inside: &InsideFacts) -> Engine {
         let extensions: Vec<&str> = inside.extensions.keys().map(String::as_str).collect();
@@ -45,12 +117,7 @@ impl Run<'_> {
     }
 
     /// Whether they are expected to be faster.
-    pub(super) fn pays(
-        &self,
-        plan: &Plan,
-        facts: &DatabaseFacts,
-        attesting: &mut Attesting,
-    ) -> Result<(), String> {
+    fn pays(&self, subject: Subject<'_>, attesting: &mut Attesting) -> Result<(), String> {
         if attesting.leader().is_none() {
             return Err("the session that leads has no snapshot, or is psql".to_owned());
         }
@@ -58,25 +125,27 @@ impl Run<'_> {
         engine::pays(&engine::Size {
             choice: self.options.engine,
             transport: self.executor.transport(),
-            pg_dump: plan.pg_dump.major,
-            database: facts.size_bytes.unwrap_or(0),
+            pg_dump: subject.plan.pg_dump.major,
+            database: subject.facts.size_bytes.unwrap_or(0),
             largest,
             large_objects,
         })
     }
 
     /// Dumps with our own sessions.
-    #[expect(clippy::too_many_arguments, reason = "one call, of its own parts")]
-    pub(super) async fn store_parallel(
+    async fn store_parallel(
         &self,
-        work: &Work<'_>,
-        plan: &Plan,
-        number: usize,
-        facts: &DatabaseFacts,
+        subject: Subject<'_>,
         attesting: &mut Attesting,
         route: &Arc<NativeRoute>,
         wanted: &Wanted,
     ) -> Result<InStore, Failure> {
+        let Subject {
+            work,
+            plan,
+            number,
+            facts,
+        } = subject;
         let settings = self.executor.settings();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let movers = engine::movers(self.options.jobs, processors, settings.max_connections);
@@ -133,13 +202,5 @@ impl Run<'_> {
                 reason: None,
             }),
         })
-    }
-}
-
-/// The engine that was asked for cannot be had.
-pub(super) fn forced(database: &str, reason: &str) -> BackupError {
-    BackupError::Preflight {
-        problem: format!("the parallel engine cannot dump database {database:?}: {reason}"),
-        remedy: "leave the choice of the engine to pgstow, or choose stock".to_owned(),
     }
 }
