@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use backup::BackupId;
+use backup::{BackupId, EngineChoice};
 use dbexec::sidecar::{Situation, TransportChoice, wants_sidecar};
 use dbexec::{
     ContainerRuntime, ExecError, NoSidecar, PgExecutor, SidecarPgExecutor, Transport, open_sidecar,
@@ -123,6 +123,8 @@ impl Session {
         let stock = match settings.transport {
             // It does not matter.
             TransportChoice::Exec | TransportChoice::Sidecar => true,
+            // What was asked for and cannot be had is refused.
+            TransportChoice::Auto if settings.engine == EngineChoice::Parallel => false,
             TransportChoice::Auto => engine(settings, executor.as_ref()).await.1 == "stock",
         };
         self.pays(executor.as_ref(), stock, databases)

@@ -343,3 +343,47 @@ fn a_second_signal_ends_at_once() {
     assert!(took < Duration::from_millis(800), "{took:?}");
     assert!(backups(&cli).is_empty());
 }
+
+#[test]
+fn verify_latest_tells_of_a_newer_one_that_is_damaged() {
+    let container = PgContainer::start(17).unwrap();
+    fill(&container, "postgres", 50);
+    let cli = cli();
+    for _ in 0..2 {
+        let _ = cli
+            .run(&["backup", &container.target(), "--quiet"])
+            .expect(0);
+    }
+    let newest = cli.backup_dirs().into_iter().max().unwrap();
+    let file = std::fs::read_dir(&newest)
+        .unwrap()
+        .flatten()
+        .find(|file| file.path().extension().is_some_and(|e| e == "dump"))
+        .unwrap()
+        .path();
+    std::fs::write(&file, b"PGDMP").unwrap();
+    let run = cli.run(&["verify", "latest"]).expect(30);
+    let id = newest.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(run.stderr.contains(&id), "{}", run.stderr);
+    assert!(run.stdout.contains(&backups(&cli)[0]), "{}", run.stdout);
+}
+
+#[test]
+fn an_engine_that_cannot_be_had_is_refused_before_anything_is_written() {
+    let container = PgContainer::start(17).unwrap();
+    let cli = cli();
+    let target = container.target();
+    let args = [
+        "backup",
+        &target,
+        "--engine",
+        "parallel",
+        "--max-connections",
+        "2",
+    ];
+    let run = cli.run(&args).expect(42);
+    assert!(run.stderr.contains("needs 3"), "{}", run.stderr);
+    assert!(!run.stderr.contains("dumped"), "{}", run.stderr);
+    assert!(!run.stderr.contains("sidecar"), "{}", run.stderr);
+    assert_eq!(cli.backup_dirs(), Vec::<std::path::PathBuf>::new());
+}

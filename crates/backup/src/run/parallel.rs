@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use archive::ArchiveKind;
-use dbexec::NativeRoute;
 use dbexec::executor::Finished;
+use dbexec::{NativeRoute, PgExecutor};
 
 use super::Progress;
 use super::back_up::Run;
 use super::database::{InStore, Subject};
 use super::dump::common;
-use super::queries::InsideFacts;
+use super::queries::{DatabaseFacts, InsideFacts};
 use crate::attest::{Attesting, Contents, Wanted};
 use crate::engine::{self, Failure};
 use crate::manifest::EngineRecord;
-use crate::{BackupError, BackupEvent, DumpFormat, names};
+use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, names};
 
 /// Whether our own sessions move the rows.
 pub(super) enum Engine {
@@ -61,6 +61,45 @@ impl Alone {
     }
 }
 
+/// Whether our own sessions may move the rows of a database, and over which route.
+async fn engine(
+    executor: &dyn PgExecutor,
+    options: &BackupOptions,
+    inside: &InsideFacts,
+) -> Engine {
+    let extensions: Vec<&str> = inside.extensions.keys().map(String::as_str).collect();
+    let may = engine::may(&engine::Before {
+        choice: options.engine,
+        format: options.format,
+        max_connections: executor.settings().max_connections,
+        extensions: &extensions,
+    });
+    match may {
+        Err(reason) => Engine::Stock(reason),
+        Ok(()) => match executor.native().await {
+            Ok(route) => Engine::Parallel(route),
+            Err(none) => Engine::Stock(none.to_string()),
+        },
+    }
+}
+
+/// Refuses, before anything begins, a run that asks for the parallel engine where it cannot be had.
+pub(super) async fn refuse(
+    executor: &Arc<dyn PgExecutor>,
+    options: &BackupOptions,
+    databases: &[(DatabaseFacts, InsideFacts)],
+) -> Result<(), BackupError> {
+    if options.engine != EngineChoice::Parallel {
+        return Ok(());
+    }
+    for (database, inside) in databases {
+        if let Engine::Stock(reason) = engine(executor.as_ref(), options, inside).await {
+            return Err(Alone::at_once(reason).forced(&database.name));
+        }
+    }
+    Ok(())
+}
+
 impl Run<'_> {
     /// Dumps with our own sessions, where they are chosen and it pays; else says why pg_dump has
     /// to do it alone.
@@ -100,20 +139,7 @@ impl Run<'_> {
 
     /// Whether our own sessions may move the rows of a database, and over which route.
     pub(super) async fn engine(&self, inside: &InsideFacts) -> Engine {
-        let extensions: Vec<&str> = inside.extensions.keys().map(String::as_str).collect();
-        let may = engine::may(&engine::Before {
-            choice: self.options.engine,
-            format: self.options.format,
-            max_connections: self.executor.settings().max_connections,
-            extensions: &extensions,
-        });
-        match may {
-            Err(reason) => Engine::Stock(reason),
-            Ok(()) => match self.executor.native().await {
-                Ok(route) => Engine::Parallel(route),
-                Err(none) => Engine::Stock(none.to_string()),
-            },
-        }
+        engine(self.executor.as_ref(), self.options, inside).await
     }
 
     /// Whether they are expected to be faster.

@@ -8,8 +8,8 @@ use dbexec::executor::ProgramInfo;
 use dbexec::{PgExecutor, PgProgram};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::patterns;
 use super::queries::{self, DatabaseFacts, InsideFacts};
+use super::{parallel, patterns};
 use crate::{
     BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository, attest, records,
     restore,
@@ -151,6 +151,7 @@ pub(crate) async fn preflight(
         )?;
     }
     check_space(repo, &databases, &mut warnings).await?;
+    parallel::refuse(executor, options, &databases).await?;
     let compression = Compression::of(&pg_dump);
     sink.emit(BackupEvent::Chosen {
         message: format!(

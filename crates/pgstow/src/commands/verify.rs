@@ -147,7 +147,8 @@ pub(crate) fn problems(proof: &Proof) -> Vec<VerifyProblem> {
         .collect()
 }
 
-/// Which backups: with `--all` also the damaged ones, whose problems are to be named.
+/// Which backups: with `--all` also the damaged ones, whose problems are to be named; with `latest`
+/// those that are newer than it, because whoever verifies it wants to know of the last run.
 async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>, CommandError> {
     if args.all {
         let catalog = repository.catalog().await?;
@@ -160,7 +161,13 @@ async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>
     if let Some(id) = BackupId::parse(wanted) {
         return Ok(vec![id]);
     }
-    Ok(vec![repository.find(wanted).await?.id])
+    let found = repository.find(wanted).await?.id;
+    let mut ids = vec![found.clone()];
+    if wanted == "latest" {
+        let damaged = repository.catalog().await?.damaged.into_iter();
+        ids.extend(damaged.map(|damaged| damaged.id).filter(|id| *id > found));
+    }
+    Ok(ids)
 }
 
 fn tell(session: &Session, report: &VerifyReport) {
