@@ -30,6 +30,7 @@ mod state;
 mod stream;
 mod verify;
 
+pub use engine::parallel_refusal;
 pub use error::BackupError;
 pub use event::{BackupEvent, EventSink};
 pub use export::export;

@@ -252,7 +252,7 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(crate) engine: Option<EngineArg>,
     /// Movers of the parallel engine, or jobs of pg_dump in the directory format; never more than
-    /// --max-connections leaves [default: the processors, 8 at most]
+    /// --max-connections leaves [default: a mover for each processor, 8 at most; 2 jobs]
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     /// Check after the dump, before the backup is published [default: read]

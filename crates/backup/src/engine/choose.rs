@@ -60,6 +60,24 @@ pub(crate) fn may(before: &Before<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Why the parallel engine would not move the rows of a target, as far as that can be told without
+/// asking its server: what was asked for, the format, the sessions that are allowed.
+#[must_use]
+pub fn parallel_refusal(
+    choice: EngineChoice,
+    format: DumpFormat,
+    max_connections: u32,
+) -> Option<String> {
+    let extensions = &[];
+    may(&Before {
+        choice,
+        format,
+        max_connections,
+        extensions,
+    })
+    .err()
+}
+
 /// Whether it is expected to be faster; else the reason.
 pub(crate) fn pays(size: &Size) -> Result<(), String> {
     let pays = size.choice == EngineChoice::Parallel

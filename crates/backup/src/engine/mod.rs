@@ -17,5 +17,6 @@ mod statement;
 mod watch;
 
 pub(crate) use attempt::{Job, dump};
+pub use choose::parallel_refusal;
 pub(crate) use choose::{Before, Size, may, movers, pays};
 pub(crate) use emit::{Failure, Target};

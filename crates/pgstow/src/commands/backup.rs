@@ -120,20 +120,11 @@ fn options(session: &Session, args: &BackupArgs) -> Result<BackupOptions, Comman
         exclude_table_data: settings.exclude_table_data.clone(),
         format: settings.format,
         engine: settings.engine,
-        jobs: Some(settings.jobs.unwrap_or_else(processors)),
+        jobs: settings.jobs,
         verify: settings.verify,
         fingerprint_budget: settings.fingerprint_budget,
         tags,
     })
-}
-
-/// Most jobs that are taken without being asked for: more only disturb the server.
-const MOST_JOBS: u32 = 8;
-
-/// Jobs where nobody asks for a number; the connections bound them further on.
-fn processors() -> u32 {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(processors).map_or(MOST_JOBS, |processors| processors.min(MOST_JOBS))
 }
 
 /// Refuses a wish that this format or this engine cannot fulfil.

@@ -1,16 +1,13 @@
 //! What a backup of the server that was found would use: how programs run, how rows travel, who
 //! moves them, and why not the faster one.
 
-use backup::{DumpFormat, EngineChoice};
+use backup::{EngineChoice, parallel_refusal};
 use dbexec::{DbMode, PgExecutor};
 use serde::Serialize;
 
 use crate::error::{CommandError, one_line};
 use crate::render::{tables::table, text};
 use crate::{printer::Printer, session::Session, settings::Settings};
-
-/// Sessions of a parallel backup beside the movers: pg_dump's and the one that leads.
-const OTHER_SESSIONS: u32 = 2;
 
 /// Said by `discover --explain`.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -72,18 +69,8 @@ fn decide(
     max_connections: u32,
     route: &Result<String, String>,
 ) -> (&'static str, String) {
-    if settings.engine == EngineChoice::Stock {
-        return ("stock", "it was asked for".to_owned());
-    }
-    if settings.format == DumpFormat::Plain {
-        return ("stock", "scripts come from pg_dump alone".to_owned());
-    }
-    if max_connections <= OTHER_SESSIONS {
-        let needed = OTHER_SESSIONS + 1;
-        return (
-            "stock",
-            format!("max_connections is {max_connections}, the parallel engine needs {needed}"),
-        );
+    if let Some(reason) = parallel_refusal(settings.engine, settings.format, max_connections) {
+        return ("stock", reason);
     }
     if let Err(none) = route {
         return ("stock", none.clone());
