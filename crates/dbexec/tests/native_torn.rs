@@ -90,10 +90,7 @@ async fn a_message_without_bounds_is_not_kept_while_rows_go_in() {
         answer.extend_from_slice(&0x7000_0000_u32.to_be_bytes());
         server.write_all(&answer).await.unwrap();
         // Until the other side hangs up.
-        let (mut from, mut to) = server.into_split();
-        let endless = async { while to.write_all(&[b'x'; 65536]).await.is_ok() {} };
-        let heard = async { while matches!(from.read(&mut [0; 65536]).await, Ok(1..)) {} };
-        tokio::join!(endless, heard);
+        while matches!(server.read(&mut [0; 65536]).await, Ok(1..)) {}
     };
     let sending = async move {
         let mut copy = session.copy_in("copy t from stdin").await.unwrap();
@@ -106,7 +103,7 @@ async fn a_message_without_bounds_is_not_kept_while_rows_go_in() {
         assert!(matches!(error, NativeError::Protocol { .. }), "{error}");
     };
     let both = async { tokio::join!(serving, sending) };
-    tokio::time::timeout(Duration::from_secs(30), both)
+    tokio::time::timeout(Duration::from_secs(10), both)
         .await
-        .expect("no side waits for the other");
+        .expect("it is refused");
 }
