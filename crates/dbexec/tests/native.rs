@@ -1,7 +1,10 @@
 //! Native sessions with real servers.
 
+mod cancel_support;
+
 use std::time::Duration;
 
+use cancel_support::{cancel_a_sleep, until_asleep};
 use dbexec::native::CopyOut;
 use dbexec::{ConnectionSettings, DbCreds, NativeError, NativeSession, Route, TlsOptions};
 use serde::Deserialize;
@@ -321,8 +324,9 @@ async fn a_session_that_is_ended_says_so() {
     assert_eq!(error.sqlstate(), Some("57P01"), "{error}");
     // A container that is gone: an error, no hang.
     let mut left = session(&container).await;
+    let pid = left.backend_pid();
     let (slept, ()) = tokio::join!(left.batch("select pg_sleep(100)"), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_asleep(&container, pid).await;
         container.engine("kill").unwrap();
     });
     slept.unwrap_err();
@@ -364,13 +368,7 @@ async fn a_statement_is_cancelled_from_elsewhere() {
     for major in [13, 18] {
         let container = PgContainer::start(major).unwrap();
         let mut session = session(&container).await;
-        let canceller = session.canceller();
-        let (error, asked) = tokio::join!(session.batch("select pg_sleep(60)"), async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            canceller.cancel().await
-        });
-        asked.unwrap();
-        assert_eq!(error.unwrap_err().sqlstate(), Some("57014"));
+        cancel_a_sleep(&container, &mut session).await;
         assert_eq!(one(&mut session, "select 1").await, "1");
     }
 }
