@@ -203,11 +203,12 @@ async fn an_error_leaves_the_session_usable_or_clearly_dead() {
     ));
     assert_eq!(one(&mut session, "select 7").await, "7");
 
-    // In the middle of rows that go in: at once, and while much is under way.
+    // In the middle of rows that go in: at once, and while much is under way. More than what a
+    // client may write before it looks whether there is something to read.
     let bad = [
         b"1000001\t1\n".to_vec(),
         b"x\t1\n".to_vec(),
-        b"5\t5\n".repeat(3_000_000),
+        b"5\t5\n".repeat(20_000_000),
     ]
     .concat();
     for piece in [1000, 300_000, 4 << 20] {
