@@ -5,6 +5,7 @@
 //! dump, restore and query runs through that executor. Nothing here prints, reads the
 //! environment or looks at the clock: what is needed is passed in.
 
+mod causes;
 pub mod codes;
 pub mod context;
 pub mod creds;

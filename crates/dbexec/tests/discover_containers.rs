@@ -1,6 +1,7 @@
 //! Discovery on real containers: each step, each refusal, each ambiguity.
 
 mod discover_support;
+mod runtime_support;
 
 use std::time::Instant;
 

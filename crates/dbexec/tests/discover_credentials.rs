@@ -1,6 +1,7 @@
 //! Credentials on real servers: the environment, refusals, mixed sources, the persisted file.
 
 mod discover_support;
+mod runtime_support;
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,7 +1,10 @@
 //! Native sessions with real servers.
 
+mod cancel_support;
+
 use std::time::Duration;
 
+use cancel_support::{cancel_a_sleep, until_asleep};
 use dbexec::native::CopyOut;
 use dbexec::{ConnectionSettings, DbCreds, NativeError, NativeSession, Route, TlsOptions};
 use serde::Deserialize;
@@ -200,11 +203,12 @@ async fn an_error_leaves_the_session_usable_or_clearly_dead() {
     ));
     assert_eq!(one(&mut session, "select 7").await, "7");
 
-    // In the middle of rows that go in: at once, and while much is under way.
+    // In the middle of rows that go in: at once, and while much is under way. More than what a
+    // client may write before it looks whether there is something to read.
     let bad = [
         b"1000001\t1\n".to_vec(),
         b"x\t1\n".to_vec(),
-        b"5\t5\n".repeat(3_000_000),
+        b"5\t5\n".repeat(20_000_000),
     ]
     .concat();
     for piece in [1000, 300_000, 4 << 20] {
@@ -321,8 +325,9 @@ async fn a_session_that_is_ended_says_so() {
     assert_eq!(error.sqlstate(), Some("57P01"), "{error}");
     // A container that is gone: an error, no hang.
     let mut left = session(&container).await;
+    let pid = left.backend_pid();
     let (slept, ()) = tokio::join!(left.batch("select pg_sleep(100)"), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_asleep(&container, pid).await;
         container.engine("kill").unwrap();
     });
     slept.unwrap_err();
@@ -364,13 +369,7 @@ async fn a_statement_is_cancelled_from_elsewhere() {
     for major in [13, 18] {
         let container = PgContainer::start(major).unwrap();
         let mut session = session(&container).await;
-        let canceller = session.canceller();
-        let (error, asked) = tokio::join!(session.batch("select pg_sleep(60)"), async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            canceller.cancel().await
-        });
-        asked.unwrap();
-        assert_eq!(error.unwrap_err().sqlstate(), Some("57014"));
+        cancel_a_sleep(&container, &mut session).await;
         assert_eq!(one(&mut session, "select 1").await, "1");
     }
 }

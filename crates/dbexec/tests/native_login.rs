@@ -1,8 +1,10 @@
 //! Logins of native sessions: kinds of passwords, TLS, sockets.
 
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+mod cancel_support;
 
+use std::os::unix::fs::PermissionsExt;
+
+use cancel_support::cancel_a_sleep;
 use dbexec::{ConnectionSettings, DbCreds, NativeError, NativeSession, Route, SslMode, TlsOptions};
 use testkit::PgContainer;
 use testkit::tls::Certificates;
@@ -119,13 +121,7 @@ async fn a_socket_of_this_host() {
         one(&mut session, "select inet_client_addr() is null").await,
         "t"
     );
-    let canceller = session.canceller();
-    let (slept, asked) = tokio::join!(session.batch("select pg_sleep(60)"), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        canceller.cancel().await
-    });
-    asked.unwrap();
-    assert_eq!(slept.unwrap_err().sqlstate(), Some("57014"));
+    cancel_a_sleep(&container, &mut session).await;
     strict.tls.channel_binding = Some("require".to_owned());
     let error = connect(&route, &strict).await.unwrap_err();
     assert!(error.to_string().contains("channel binding"), "{error}");
@@ -234,13 +230,7 @@ async fn tls_of_every_strength_on_every_major() {
         tls(&name, &loose).await;
         // Cancelled over TLS as well; rows through TLS.
         let mut session = connect(&name, &full).await.unwrap();
-        let canceller = session.canceller();
-        let (slept, asked) = tokio::join!(session.batch("select pg_sleep(60)"), async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            canceller.cancel().await
-        });
-        asked.unwrap();
-        assert_eq!(slept.unwrap_err().sqlstate(), Some("57014"));
+        cancel_a_sleep(&container, &mut session).await;
         let rows = b"some text of a row\n".repeat(500_000);
         let mut copy = session
             .copy_in("create temp table t(w text); copy t from stdin")

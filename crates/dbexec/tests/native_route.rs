@@ -1,6 +1,7 @@
 //! Native sessions go to the discovered server, or there are none.
 
 mod executor_support;
+mod runtime_support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +14,8 @@ use dbexec::{
     ConnectionSettings, CredentialSource, DbContext, DbCreds, DbMode, FieldSources, NativeError,
     PgExecutor, Route, ServerIdentity, TlsOptions, Trail, open_executor,
 };
-use executor_support::executor;
+use executor_support::{executor, runtime};
+use runtime_support::Lens;
 use testkit::PgContainer;
 
 #[tokio::test]
@@ -237,4 +239,60 @@ async fn programs_and_sessions_on_two_servers_are_told_apart() {
         none.to_string().contains("another server answers there"),
         "{none}"
     );
+}
+
+#[tokio::test]
+async fn a_server_in_the_network_of_this_host() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let container = PgContainer::builder(17)
+        .option(&["--network", "host"])
+        .inner_port(port)
+        .args(&["-c", "listen_addresses=127.0.0.1"])
+        .start()
+        .unwrap();
+    let usual = executor(&container, 17, "hostnet").await;
+    let mut context = usual.context().clone();
+    context.creds.port = port;
+    let settings = usual.settings().clone();
+    let engine = Some(runtime().await);
+    let executor = open_executor(context, engine, HostPrograms::default(), settings)
+        .await
+        .unwrap();
+    let native = executor.native().await.unwrap();
+    let host = "127.0.0.1".to_owned();
+    assert_eq!(*native.route(), Route::Tcp { host, port });
+    let mut session = native.open("postgres", "m").await.unwrap();
+    let sql = "select current_setting('port')";
+    let rows = session.query(sql).await.unwrap();
+    assert_eq!(rows, [[Some(port.to_string())]]);
+}
+
+#[tokio::test]
+async fn a_published_port_serves_where_there_is_no_address() {
+    let container = PgContainer::builder(17).publish(0).start().unwrap();
+    let usual = executor(&container, 17, "published").await;
+    let (context, settings) = (usual.context().clone(), usual.settings().clone());
+    let engine = Arc::new(Lens {
+        inner: runtime().await,
+        label: None,
+        mounts: None,
+        addresses: false,
+    });
+    let executor = open_executor(context, Some(engine), HostPrograms::default(), settings)
+        .await
+        .unwrap();
+    let native = executor.native().await.unwrap();
+    let expected = Route::PublishedPort {
+        host: "127.0.0.1".to_owned(),
+        port: container.host_port().unwrap(),
+    };
+    assert_eq!(*native.route(), expected);
+    let mut session = native.open("postgres", "m").await.unwrap();
+    session.batch("select 1").await.unwrap();
+    // The container's end is seen before anything is sent.
+    container.engine("stop").unwrap();
+    let error = native.open("postgres", "m").await.unwrap_err();
+    assert!(matches!(error, NativeError::OtherServer { .. }), "{error}");
 }

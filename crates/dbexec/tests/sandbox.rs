@@ -1,5 +1,9 @@
 //! Throw-away servers, in real containers and with this host's programs.
 
+mod engine_support;
+mod leftover_support;
+mod owner_support;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -11,18 +15,15 @@ use dbexec::{
     ExecError, Invocation, PgProgram, PsqlSession, Sandbox, SandboxError, SandboxPlace,
     SandboxSpec, query, reap_sandboxes,
 };
+use engine_support::{containers_of, run_id};
+use leftover_support::{become_gone, volume_exists, volumes};
 use testkit::process::docker;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 async fn runtime() -> Arc<dyn ContainerRuntime> {
     let runtime = connect_runtime(&EndpointInput::default()).await;
     Arc::new(runtime.expect("an engine answers"))
-}
-
-/// A run id that no other test has.
-fn run_id(name: &str) -> String {
-    testkit::container::unique_name(name)
 }
 
 fn spec(place: SandboxPlace, major: u32, run_id: &str) -> SandboxSpec {
@@ -55,22 +56,8 @@ async fn start(spec: &SandboxSpec) -> Result<Sandbox, SandboxError> {
 }
 
 /// Containers of a run, in any state.
-fn containers(run_id: &str) -> Vec<String> {
-    let label = format!("label=pgstow.sandbox={run_id}");
-    let shown =
-        docker(&["ps", "-aq", "--no-trunc", "--filter", &label]).expect("the engine answers");
-    shown.lines().map(str::to_owned).collect()
-}
-
-/// Volumes that a container has.
-fn volumes(container: &str) -> Vec<String> {
-    let format = "{{range .Mounts}}{{.Name}} {{end}}";
-    let shown = docker(&["inspect", "--format", format, container]).expect("it can be inspected");
-    shown.split_whitespace().map(str::to_owned).collect()
-}
-
-fn volume_exists(name: &str) -> bool {
-    docker(&["volume", "inspect", name]).is_ok()
+fn containers(run: &str) -> Vec<String> {
+    containers_of("sandbox", run)
 }
 
 async fn answer(sandbox: &Sandbox, database: &str, select: &str) -> Vec<serde_json::Value> {
@@ -337,7 +324,10 @@ async fn what_is_missing_is_told_and_nothing_is_left() {
 #[tokio::test]
 async fn a_server_is_stopped_before_the_disk_is_full() {
     // The script by itself, with a floor that no disk reaches.
-    let script = include_str!("../src/sandbox/server.sh");
+    let script = concat!(
+        include_str!("../src/sandbox/line.sh"),
+        include_str!("../src/sandbox/server.sh")
+    );
     let name = run_id("floor");
     let image = testkit::images::postgres(15);
     let mut command = tokio::process::Command::new("docker");
@@ -386,7 +376,7 @@ async fn a_dropped_sandbox_goes_away_and_a_killed_one_is_told() {
     let sandbox = start(&spec).await.unwrap();
     let kept = volumes(&containers(&run)[0]);
     drop(sandbox);
-    become_gone(&run, &kept).await;
+    become_gone("sandbox", &run, &kept).await;
     let sandbox = start(&spec).await.unwrap();
     docker(&["kill", &containers(&run)[0]]).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -423,17 +413,6 @@ async fn a_dropped_sandbox_goes_away_and_a_killed_one_is_told() {
     );
     sandbox.remove().await.unwrap();
     assert!(containers(&run).is_empty());
-}
-
-async fn become_gone(run: &str, volumes: &[String]) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !containers(run).is_empty() || volumes.iter().any(|name| volume_exists(name)) {
-        assert!(
-            Instant::now() < deadline,
-            "container or volume of {run} is left"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[tokio::test]
@@ -605,44 +584,9 @@ async fn owner_that_is_killed() {
     drop(sandbox);
 }
 
-/// Starts an owner, kills it by SIGKILL after a time (`None`: when its server answers).
+/// Kills an owner after a time (`None`: when its server answers).
 async fn kill_an_owner(run: &str, scratch: &str, after: Option<Duration>) {
-    let mut command =
-        tokio::process::Command::new(std::env::current_exe().expect("the helper process runs"));
-    command
-        .args([
-            "--exact",
-            "owner_that_is_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().expect("the helper process runs");
-    let mut input = child.stdin.take().expect("the helper process runs");
-    input
-        .write_all(format!("{run} {scratch}\n").as_bytes())
-        .await
-        .expect("the helper process runs");
-    match after {
-        Some(time) => tokio::time::sleep(time).await,
-        None => {
-            let mut lines =
-                BufReader::new(child.stdout.take().expect("the helper process runs")).lines();
-            loop {
-                let line = lines
-                    .next_line()
-                    .await
-                    .expect("the helper process runs")
-                    .expect("it becomes ready");
-                if line.contains("ready") {
-                    break;
-                }
-            }
-        }
-    }
-    child.kill().await.expect("the helper process runs");
+    owner_support::kill_an_owner(&format!("{run} {scratch}"), after, || {}).await;
 }
 
 #[tokio::test]
@@ -650,14 +594,14 @@ async fn bar_15_a_killed_owner_leaves_no_container_and_no_volume() {
     let before = all_volumes();
     let run = run_id("killed");
     kill_an_owner(&run, "-", None).await;
-    become_gone(&run, &[]).await;
+    become_gone("sandbox", &run, &[]).await;
     // Without anybody's help up to here; a container that never ran is found by the next run.
     for round in 0..12 {
         let time = Duration::from_millis(30 + round * 170);
         kill_an_owner(&run, "-", Some(time)).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         reap_sandboxes(runtime().await.as_ref()).await.unwrap();
-        become_gone(&run, &[]).await;
+        become_gone("sandbox", &run, &[]).await;
     }
     // Volumes of other tests come and go: one of ours would stay.
     let mut left: Vec<String> = all_volumes();

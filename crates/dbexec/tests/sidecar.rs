@@ -1,14 +1,21 @@
 //! Client programs in sidecars beside real servers.
 
+mod engine_support;
 mod executor_support;
+mod leftover_support;
 mod sidecar_support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
-use dbexec::executor::{Input, ScratchDir, conninfo_dbname};
-use dbexec::{ExecError, Invocation, PgExecutor, PgProgram, PsqlSession, Transport, query};
-use executor_support::executor;
-use sidecar_support::{containers, dump, is_empty, open, read, run_id, volume_exists, volumes};
+use dbexec::executor::{HostPrograms, Input, ScratchDir, conninfo_dbname};
+use dbexec::{
+    ExecError, Invocation, PgExecutor, PgProgram, PsqlSession, Transport, open_executor, query,
+};
+use engine_support::run_id;
+use executor_support::{executor, runtime};
+use leftover_support::{become_gone, volume_exists, volumes};
+use sidecar_support::{containers, dump, is_empty, open, read};
 use testkit::PgContainer;
 use testkit::process::docker;
 use tokio_util::sync::CancellationToken;
@@ -232,15 +239,30 @@ async fn a_dropped_sidecar_goes_away() {
     let sidecar = open(&exec, root.path(), &run).await.unwrap();
     let kept = volumes(&containers(&run)[0]);
     drop(sidecar);
-    sidecar_support::become_gone(&run, &kept).await;
+    become_gone("sidecar", &run, &kept).await;
     assert!(is_empty(root.path()));
+}
+
+/// As [`executor`], of a server with another port.
+async fn executor_on_port(container: &PgContainer, port: u16, run: &str) -> Arc<dyn PgExecutor> {
+    let usual = executor(container, 17, run).await;
+    let mut context = usual.context().clone();
+    context.creds.port = port;
+    let settings = usual.settings().clone();
+    let opened = open_executor(
+        context,
+        Some(runtime().await),
+        HostPrograms::default(),
+        settings,
+    );
+    opened.await.expect("the executor opens")
 }
 
 #[tokio::test]
 async fn programs_and_facts_are_those_of_the_server() {
     let container = PgContainer::builder(17).inner_port(5999).start().unwrap();
     let run = run_id("facts");
-    let exec = sidecar_support::executor_on_port(&container, 5999, &run).await;
+    let exec = executor_on_port(&container, 5999, &run).await;
     let root = tempfile::tempdir().unwrap();
     let sidecar = open(&exec, root.path(), &run).await.unwrap();
     let info = sidecar.program(PgProgram::PgDump).await.unwrap();
@@ -257,4 +279,30 @@ async fn programs_and_facts_are_those_of_the_server() {
     sidecar.close().await.unwrap();
     let error: Result<_, ExecError> = sidecar.start(dump(&["-Fc"])).await;
     assert!(error.is_err(), "it is closed");
+}
+
+#[tokio::test]
+async fn a_server_in_the_network_of_another_container() {
+    let other = PgContainer::start(15).unwrap();
+    let network = format!("container:{}", other.id());
+    let server = PgContainer::builder(17)
+        .option(&["--network", &network])
+        .inner_port(5999)
+        .start()
+        .unwrap();
+    server
+        .psql("postgres", "create table of_this_server()")
+        .unwrap();
+    let run = run_id("joined");
+    let exec = executor_on_port(&server, 5999, &run).await;
+    // It has no address of its own.
+    let none = exec.native().await.unwrap_err();
+    assert!(none.to_string().contains("has no address"), "{none}");
+    let root = tempfile::tempdir().unwrap();
+    let sidecar = open(&exec, root.path(), &run).await.unwrap();
+    let script = read(&sidecar, dump(&["-Fp"])).await.unwrap();
+    let script = String::from_utf8(script).unwrap();
+    assert!(script.contains("of_this_server"), "{script}");
+    sidecar.close().await.unwrap();
+    assert!(is_empty(root.path()) && containers(&run).is_empty());
 }

@@ -1,21 +1,25 @@
 //! What goes wrong with sidecars: told truthfully, and nothing stays behind.
 
+mod engine_support;
 mod executor_support;
+mod leftover_support;
+mod owner_support;
 mod sidecar_support;
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dbexec::{
     ExecError, PgExecutor, PgProgram, RunningProgram, SidecarPgExecutor, query, reap_sidecars,
 };
+use engine_support::run_id;
 use executor_support::{executor, executor_of, runtime};
-use sidecar_support::{become_gone, containers, dump, is_empty, open, read, run_id, volumes};
+use leftover_support::{become_gone, volumes};
+use sidecar_support::{containers, dump, is_empty, open, read};
 use testkit::PgContainer;
 use testkit::process::docker;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncReadExt;
 
 /// More than all buffers on the way take: a dump of it goes on until it is read.
 const BIG: &str = "create table t as select g, repeat(md5(g::text), 30) r \
@@ -220,42 +224,14 @@ async fn owner_that_is_killed() {
     std::future::pending::<()>().await;
 }
 
-/// Starts an owner and kills it by SIGKILL after a time (`None`: in the middle of its dump).
+/// Kills an owner of a sidecar after a time (`None`: in the middle of its dump).
 async fn kill_an_owner(run: &str, id: &str, root: &Path, after: Option<Duration>) {
-    let mut command =
-        tokio::process::Command::new(std::env::current_exe().expect("the helper process runs"));
-    command
-        .args([
-            "--exact",
-            "owner_that_is_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().expect("the helper process runs");
-    let mut input = child.stdin.take().expect("the helper process runs");
-    input
-        .write_all(format!("{run} {id} {}\n", root.display()).as_bytes())
-        .await
-        .expect("the helper process runs");
-    match after {
-        Some(time) => tokio::time::sleep(time).await,
-        None => {
-            let output = child.stdout.take().expect("the helper process runs");
-            let mut lines = BufReader::new(output).lines();
-            loop {
-                let line = lines.next_line().await.expect("the helper process runs");
-                if line.expect("it becomes ready").contains("ready") {
-                    break;
-                }
-            }
-            assert_eq!(containers(run).len(), 1);
-            assert!(bytes_in(root) > 30_000_000);
-        }
-    }
-    child.kill().await.expect("the helper process runs");
+    let line = format!("{run} {id} {}", root.display());
+    owner_support::kill_an_owner(&line, after, || {
+        assert_eq!(containers(run).len(), 1);
+        assert!(bytes_in(root) > 30_000_000);
+    })
+    .await;
 }
 
 /// Bytes of regular files below a directory.
@@ -293,7 +269,7 @@ async fn bar_15_a_killed_owner_leaves_no_container_volume_session_or_rows() {
     };
     let (kept, ()) = tokio::join!(watched, kill_an_owner(&run, server.id(), root.path(), None));
     // Without anybody's help up to the empty directories.
-    become_gone(&run, &kept).await;
+    become_gone("sidecar", &run, &kept).await;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let left = (bytes_in(root.path()), server.pgstow_sessions().unwrap());
@@ -312,7 +288,7 @@ async fn bar_15_a_killed_owner_leaves_no_container_volume_session_or_rows() {
         kill_an_owner(&run, server.id(), root.path(), Some(time)).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         reap_sidecars(runtime.as_ref(), root.path()).await.unwrap();
-        become_gone(&run, &[]).await;
+        become_gone("sidecar", &run, &[]).await;
         reap_sidecars(runtime.as_ref(), root.path()).await.unwrap();
         assert!(is_empty(root.path()), "killed after {time:?}");
     }

@@ -1,87 +1,19 @@
 //! Where there can be no sidecar: the reason in words, and nothing left.
 
+mod engine_support;
 mod executor_support;
+mod runtime_support;
 mod sidecar_support;
 
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::path::Path;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use dbexec::runtime::{
-    Attached, BindMount, ContainerDetails, ContainerSummary, ExecSession, ExecSpec, ExecStatus,
-    ImageDetails, LabelledContainer, PrivateContainer, PutFile,
-};
-use dbexec::{ContainerRuntime, PgExecutor, RuntimeError, open_sidecar};
+use dbexec::{ContainerRuntime, PgExecutor, open_sidecar};
+use engine_support::run_id;
 use executor_support::{executor, runtime};
-use sidecar_support::{containers, dump, is_empty, open, read, run_id};
+use runtime_support::Lens;
+use sidecar_support::{containers, dump, is_empty, open, read};
 use testkit::PgContainer;
-use tokio::io::AsyncRead;
-
-/// An engine that sees other files than this process, as one of another machine.
-#[derive(Debug)]
-struct Elsewhere {
-    inner: Arc<dyn ContainerRuntime>,
-    /// What a mount of ours shows there.
-    shows: PathBuf,
-}
-
-#[async_trait]
-impl ContainerRuntime for Elsewhere {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    async fn list(&self) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        self.inner.list().await
-    }
-    async fn inspect(&self, container: &str) -> Result<ContainerDetails, RuntimeError> {
-        self.inner.inspect(container).await
-    }
-    async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
-        self.inner.exec(container, spec).await
-    }
-    async fn exec_status(&self, exec_id: &str) -> Result<ExecStatus, RuntimeError> {
-        self.inner.exec_status(exec_id).await
-    }
-    async fn put_file(
-        &self,
-        container: &str,
-        file: &PutFile,
-        content: Pin<Box<dyn AsyncRead + Send>>,
-    ) -> Result<(), RuntimeError> {
-        self.inner.put_file(container, file, content).await
-    }
-    async fn get_tar(
-        &self,
-        container: &str,
-        path: &str,
-    ) -> Result<Pin<Box<dyn AsyncRead + Send>>, RuntimeError> {
-        self.inner.get_tar(container, path).await
-    }
-    async fn image(&self, image: &str) -> Result<Option<ImageDetails>, RuntimeError> {
-        self.inner.image(image).await
-    }
-    async fn create(&self, wanted: &PrivateContainer) -> Result<String, RuntimeError> {
-        let mut wanted = wanted.clone();
-        wanted.bind = wanted.bind.map(|bind| BindMount {
-            from: self.shows.clone(),
-            ..bind
-        });
-        self.inner.create(&wanted).await
-    }
-    async fn attach(&self, container: &str) -> Result<Attached, RuntimeError> {
-        self.inner.attach(container).await
-    }
-    async fn start(&self, container: &str) -> Result<(), RuntimeError> {
-        self.inner.start(container).await
-    }
-    async fn remove(&self, container: &str) -> Result<(), RuntimeError> {
-        self.inner.remove(container).await
-    }
-    async fn labelled(&self, label: &str) -> Result<Vec<LabelledContainer>, RuntimeError> {
-        self.inner.labelled(label).await
-    }
-}
 
 /// The reason why there is none; nothing may be left.
 async fn refusal(
@@ -107,9 +39,11 @@ async fn bar_20_an_engine_that_shares_no_files_is_noticed() {
     let other = tempfile::tempdir().unwrap();
     let inner = runtime().await;
     let at = |shows: &Path| -> Arc<dyn ContainerRuntime> {
-        Arc::new(Elsewhere {
+        Arc::new(Lens {
             inner: Arc::clone(&inner),
-            shows: shows.to_owned(),
+            label: None,
+            mounts: Some(shows.to_owned()),
+            addresses: true,
         })
     };
     // The path is another directory there, or none.

@@ -1,13 +1,14 @@
 //! How client programs of a backup hand over their bytes: through the engine's exec, or from a
 //! sidecar.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use backup::{BackupId, EngineChoice};
 use dbexec::sidecar::{Situation, TransportChoice, wants_sidecar};
 use dbexec::{
-    ContainerRuntime, ExecError, NoSidecar, PgExecutor, SidecarPgExecutor, Transport, open_sidecar,
-    query, reap_sidecars,
+    ContainerRuntime, DbMode, ExecError, NoSidecar, PgExecutor, SidecarPgExecutor, Transport,
+    open_sidecar, query, reap_sidecars,
 };
 use serde::Deserialize;
 
@@ -120,6 +121,12 @@ impl Session {
         run: &BackupId,
     ) -> Result<SidecarPgExecutor, (bool, NoSidecar)> {
         let settings = &self.settings;
+        let scratch = settings.data_dir.scratch();
+        if let Some(runtime) = &runtime
+            && executor.context().mode == DbMode::InContainer
+        {
+            self.reap_leftovers(runtime.as_ref(), &scratch).await;
+        }
         let stock = match settings.transport {
             // It does not matter.
             TransportChoice::Exec | TransportChoice::Sidecar => true,
@@ -132,16 +139,19 @@ impl Session {
             .map_err(|no| (false, no))?;
         let no_engine = || (true, NoSidecar::new("no container engine answers"));
         let runtime = runtime.ok_or_else(no_engine)?;
-        let scratch = settings.data_dir.scratch();
-        match reap_sidecars(runtime.as_ref(), &scratch).await {
+        let opened = open_sidecar(executor, &runtime, &scratch, run.as_str()).await;
+        opened.map_err(|no| (true, no))
+    }
+
+    /// By every backup of a container, also one that opens no sidecar: there may be rows in them.
+    async fn reap_leftovers(&self, runtime: &dyn ContainerRuntime, scratch: &Path) {
+        match reap_sidecars(runtime, scratch).await {
             Ok(0) => {}
             Ok(count) => self.printer.message(format!(
                 "removed {count} leftovers of sidecars whose run was killed"
             )),
             Err(error) => tracing::debug!(%error, "leftovers of sidecars were not looked for"),
         }
-        let opened = open_sidecar(executor, &runtime, &scratch, run.as_str()).await;
-        opened.map_err(|no| (true, no))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -107,10 +108,23 @@ fn bar_20_where_there_can_be_none_exec_serves_and_it_is_said() {
     nothing_is_left(&cli, &container);
     // A database this small gains nothing.
     let cli = support::cli();
+    // What a killed run left goes all the same.
+    let leftover = cli.data_dir().join("scratch/pgstow-sidecar.0/work");
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&leftover)
+        .unwrap();
+    std::fs::write(leftover.join("rows"), "1\n").unwrap();
     let run = cli
         .run(&[&args[..], &["--engine", "stock", "-vv"]].concat())
         .expect(0);
     assert!(run.stderr.contains("are so small"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("leftovers of sidecars"),
+        "{}",
+        run.stderr
+    );
     assert_eq!(transport(&cli), "exec");
 }
 

@@ -9,7 +9,6 @@ use super::{
     Candidate, DiscoverInput,
     containers::{Narrow, Search, search},
     credentials::{Attempts, CredentialProbe, Place, try_logins},
-    error::describe,
     explicit::overlay,
     flow::{Flow, default_user, server_words, unique},
     flow_containers::distinct_clients,
@@ -18,6 +17,7 @@ use super::{
     recorder::{CONTAINER_LIST, ENVIRONMENT, PERSISTED_FILE, Recorder},
     settings::{Fields, distinct, logins_of},
 };
+use crate::causes::in_words;
 use crate::{
     ContainerIdentity, CredentialSource, DbCreds, DbMode, FieldSources, ServerIdentity, Trail,
     trail::Outcome,
@@ -100,7 +100,7 @@ async fn containers(flow: &mut Flow<'_>, own: &OwnEnvironment, found: &mut Vec<F
     let runtime = match &flow.input.runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            let reason = describe(error.as_ref());
+            let reason = in_words(error.as_ref());
             flow.recorder
                 .add(CONTAINER_LIST, Outcome::Failed, since, reason);
             return;
@@ -149,7 +149,7 @@ async fn containers(flow: &mut Flow<'_>, own: &OwnEnvironment, found: &mut Vec<F
                     "{}: another server answers (system identifier {found}, expected {expected})",
                     crate::codes::CONTAINER_CHANGED
                 )),
-                Err(error) => Err(format!("{}: {}", error.code(), describe(&error))),
+                Err(error) => Err(format!("{}: {}", error.code(), in_words(&error))),
             },
         });
     }
@@ -250,7 +250,7 @@ async fn external(
                 field_sources: accepted.sources,
                 server: accepted.server,
             })
-            .map_err(|error| format!("{}: {}", error.code(), describe(&error))),
+            .map_err(|error| format!("{}: {}", error.code(), in_words(&error))),
     }
 }
 

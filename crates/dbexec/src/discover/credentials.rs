@@ -5,10 +5,10 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use super::{
-    error::describe,
     recorder::{CREDENTIALS, Recorder},
     settings::{Fields, Login, creds_of, is_socket, sources_of},
 };
+use crate::causes::in_words;
 use crate::{
     ContainerIdentity, CredentialSource, DbCreds, ExecError, FieldSources, ServerIdentity,
     trail::Outcome,
@@ -164,7 +164,7 @@ pub(crate) async fn try_logins(
                     attempts.server,
                     attempts.port,
                     login.words(),
-                    describe(&error),
+                    in_words(&error),
                 ),
             );
             match next {

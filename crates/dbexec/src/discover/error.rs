@@ -200,17 +200,6 @@ const WAYS_OUT: [&str; 3] = [
 
 const PERMISSION_HINT: &str = "the container engine's socket refused this user: run pgstow with sudo, add the user to the group that owns the socket (`sudo usermod -aG docker $USER`, then log in again), or point DOCKER_HOST to an engine that may be used";
 
-/// An error with its sources, for a reason in the trail.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
 /// Whether the engine is there and refuses this user.
 pub(super) fn refuses_us(error: &RuntimeError) -> bool {
     names_refusal(&error.to_string())

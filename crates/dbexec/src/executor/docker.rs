@@ -414,14 +414,9 @@ impl Inner {
             .copied()
             .filter(|name| !keep.contains(name))
             .collect();
-        let script = match wanted.into {
-            None => scripts::LAUNCH,
-            Some(_) => scripts::LAUNCH_INTO,
-        };
-        let mut argv = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
-        argv.extend(["pgstow".to_owned(), unset.join(" ")]);
-        argv.extend(wanted.into.clone());
-        argv.push(path);
+        let mut argv = vec!["sh".to_owned(), "-c".to_owned(), scripts::LAUNCH.to_owned()];
+        let into = wanted.into.clone().unwrap_or_default();
+        argv.extend(["pgstow".to_owned(), unset.join(" "), into, path]);
         argv.extend(wanted.args.iter().cloned());
         Ok(ExecSpec {
             argv,
@@ -595,6 +590,7 @@ impl sessions::RunPsql for Inner {
                 scripts::LAUNCH,
                 "pgstow",
                 unset,
+                "",
                 "psql",
                 "-XAtqw",
                 "-c",

@@ -1,20 +1,10 @@
 //! The scripts that run inside containers: constants; values arrive as positional arguments.
 
 /// Runs a program with its process id told on standard error first, and without the variables
-/// that `$1` lists. Client programs of distributions that are not on PATH are found too.
+/// that `$1` lists. Client programs of distributions that are not on PATH are found too. Standard
+/// output goes into the FIFO `$2`, which is there and which nobody but its reader opened; where that
+/// is empty, to the engine.
 pub(crate) const LAUNCH: &str = r#"
-for name in $1; do unset "$name"; done
-shift
-for dir in /usr/local/pgsql/bin /opt/bitnami/postgresql/bin /usr/pgsql-*/bin /usr/lib/postgresql/*/bin; do
-  if [ -d "$dir" ]; then PATH="$dir:$PATH"; fi
-done
-printf 'pgstow-pid %s\n' "$$" >&2
-exec "$@"
-"#;
-
-/// As [`LAUNCH`], with standard output into the FIFO `$2`, which is there and which nobody but its
-/// reader opened.
-pub(crate) const LAUNCH_INTO: &str = r#"
 for name in $1; do unset "$name"; done
 into=$2
 shift 2
@@ -22,7 +12,8 @@ for dir in /usr/local/pgsql/bin /opt/bitnami/postgresql/bin /usr/pgsql-*/bin /us
   if [ -d "$dir" ]; then PATH="$dir:$PATH"; fi
 done
 printf 'pgstow-pid %s\n' "$$" >&2
-exec "$@" >"$into"
+if [ -n "$into" ]; then exec "$@" >"$into"; fi
+exec "$@"
 "#;
 
 /// Prints a line for each directory (arguments: patterns) that holds pg_dump or psql: directory,

@@ -23,7 +23,7 @@ enum Stage {
     Tail,
     /// Everything is confirmed.
     Done,
-    /// An error was returned.
+    /// An error was returned, or a future was dropped half-way.
     Failed,
 }
 
@@ -51,7 +51,7 @@ impl<'a> CopyOut<'a> {
                 Stage::Done => return Ok(false),
                 Stage::Failed => {
                     return Err(NativeError::Over {
-                        reason: "the COPY failed before".to_owned(),
+                        reason: "the COPY failed or was left before".to_owned(),
                     });
                 }
                 Stage::Tail => self.tail().await?,
@@ -140,12 +140,13 @@ impl<'a> CopyOut<'a> {
         Ok(())
     }
 
+    /// Fails for good unless a message came: also when the future is dropped after an error of the
+    /// server was read, and what follows it would look like a good end.
     async fn step(&mut self) -> Result<Option<Message>, NativeError> {
-        let step = self.session.step().await;
-        if step.is_err() {
-            self.stage = Stage::Failed;
-        }
-        step
+        let stage = std::mem::replace(&mut self.stage, Stage::Failed);
+        let message = self.session.step().await?;
+        self.stage = stage;
+        Ok(message)
     }
 
     /// Reads (and drops) what is left and returns the number of rows that the server tells.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::codes;
+use crate::{causes, codes};
 
 /// Errors of native sessions. Messages carry the server's own words, never a password.
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +108,7 @@ impl NativeError {
     /// The message and those of its sources in one line.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let mut words = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            words.push_str(": ");
-            words.push_str(&error.to_string());
-            source = error.source();
-        }
-        words
+        causes::in_words(self)
     }
 
     pub(crate) fn protocol(message: impl Into<String>) -> Self {

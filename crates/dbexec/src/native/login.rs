@@ -97,7 +97,7 @@ struct Login<'a> {
     bound: bool,
 }
 
-impl Login<'_> {
+impl<'a> Login<'a> {
     async fn answer(mut self) -> Result<Greeting, NativeError> {
         loop {
             let message = self.wire.next().await?;
@@ -152,7 +152,7 @@ impl Login<'_> {
                     ));
                 }
                 self.refuse_unbound()?;
-                let password = self.password()?.to_owned();
+                let password = self.password()?;
                 encode(self.wire, |output| {
                     frontend::password_message(password.as_bytes(), output)
                 })?;
@@ -196,7 +196,7 @@ impl Login<'_> {
         Ok(())
     }
 
-    fn password(&self) -> Result<&str, NativeError> {
+    fn password(&self) -> Result<&'a str, NativeError> {
         match &self.creds.password {
             Some(password) => Ok(password.expose_secret()),
             None => Err(NativeError::login(

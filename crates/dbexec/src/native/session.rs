@@ -329,7 +329,10 @@ impl NativeSession {
                     self.told(&message);
                 }
                 Err(error) => {
-                    self.dead(error);
+                    // What the server said before says more.
+                    if self.over.as_deref() == Some(TORN) {
+                        self.dead(error);
+                    }
                     return found;
                 }
             }

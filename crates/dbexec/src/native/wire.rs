@@ -74,11 +74,7 @@ impl Wire {
         let Some((kind, length)) = self.header()? else {
             return Ok(None);
         };
-        if length > MAX_MESSAGE {
-            return Err(NativeError::protocol(format!(
-                "a message of {length} bytes"
-            )));
-        }
+        bounded(length)?;
         if self.input.len() < HEADER + length {
             self.input.reserve(HEADER + length - self.input.len());
             return Ok(None);
@@ -144,10 +140,11 @@ impl Wire {
     /// Reads what is there without waiting. Whether a whole message is there.
     fn listen(&mut self, cx: &mut Context<'_>) -> Result<bool, NativeError> {
         loop {
-            if let Some((_, length)) = self.header()?
-                && self.input.len() >= HEADER + length
-            {
-                return Ok(true);
+            if let Some((_, length)) = self.header()? {
+                bounded(length)?;
+                if self.input.len() >= HEADER + length {
+                    return Ok(true);
+                }
             }
             make_room(&mut self.input);
             match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input) {
@@ -169,6 +166,16 @@ fn make_room(input: &mut BytesMut) {
     if input.capacity() - input.len() < READ / 4 {
         input.reserve(READ);
     }
+}
+
+/// Refuses a message that is too long to be kept in memory.
+fn bounded(length: usize) -> Result<(), NativeError> {
+    if length > MAX_MESSAGE {
+        return Err(NativeError::protocol(format!(
+            "a message of {length} bytes"
+        )));
+    }
+    Ok(())
 }
 
 /// Type and length of the body of the message at the start of `input`.

@@ -95,6 +95,7 @@ async fn connect(endpoint: &Endpoint) -> Result<DockerRuntime, Refusal> {
     Ok(DockerRuntime::new(
         client,
         format!("{name} {number} at {}", endpoint.address),
+        endpoint.address.starts_with("unix://"),
     ))
 }
 

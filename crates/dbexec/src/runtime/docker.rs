@@ -43,17 +43,19 @@ pub struct DockerRuntime {
     client: Docker,
     uploads: Docker,
     description: String,
+    local: bool,
 }
 
 impl DockerRuntime {
-    /// An engine that answered through this client.
-    pub(crate) fn new(client: Docker, description: String) -> Self {
+    /// An engine that answered through this client; `local` when by a socket of this host.
+    pub(crate) fn new(client: Docker, description: String, local: bool) -> Self {
         let mut uploads = client.clone();
         uploads.set_timeout(UPLOAD_TIMEOUT);
         Self {
             client,
             uploads,
             description,
+            local,
         }
     }
 }
@@ -103,7 +105,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     fn is_local(&self) -> bool {
-        self.description.contains(" at unix://")
+        self.local
     }
 
     async fn list(&self) -> Result<Vec<ContainerSummary>, RuntimeError> {

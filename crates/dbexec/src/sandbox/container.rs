@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SandboxError;
-use super::keeper::Line;
+use super::line::Line;
 use super::owner;
 use super::settings;
 use super::spec::SandboxSpec;

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio_util::io::ReaderStream;
 
 use super::SandboxError;
-use super::keeper::Line;
+use super::line::Line;
 use super::settings;
 use super::spec::SandboxSpec;
 use crate::executor::HostPrograms;

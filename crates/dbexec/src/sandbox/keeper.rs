@@ -2,28 +2,23 @@
 //! standard input.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::runtime::{Frame, RuntimeError};
+use super::line::{self, Line};
 
 /// The script that runs beside the server, in a container and on this host alike.
-pub(crate) const SCRIPT: &str = include_str!("server.sh");
+pub(crate) const SCRIPT: &str = line::script!("server.sh");
 /// Name of the script in lists of processes, and the first word of each line that it says.
 pub(crate) const SCRIPT_NAME: &str = "pgstow-sandbox";
 /// How long a server may take to end after it was told.
 pub(crate) const END_WAIT: Duration = Duration::from_secs(20);
 /// Lines of the server's log that are kept; the last ones.
 const LOG_LINES: usize = 50;
-/// Bytes of a line that are kept.
-const LINE: usize = 2048;
 
 /// What is known of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +38,6 @@ pub(crate) enum State {
     Refused(Vec<String>),
     /// The script is over.
     Ended,
-}
-
-/// The streams of the script.
-pub(crate) struct Line {
-    pub(crate) output: Pin<Box<dyn Stream<Item = Result<Frame, RuntimeError>> + Send>>,
-    pub(crate) input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
 /// Holds the line. Dropping it lets go of the server, which then removes itself.
@@ -122,48 +111,23 @@ impl Keeper {
 }
 
 async fn keep(line: Line, stop: CancellationToken, state: watch::Sender<State>, log: Log) {
-    let Line { mut output, input } = line;
-    let mut input = Some(input);
-    let (mut said, mut logged) = (Lines::default(), Lines::default());
-    loop {
-        let frame = tokio::select! {
-            () = stop.cancelled(), if input.is_some() => {
-                // Both: a pipe ends when it is dropped, half of a hijacked connection does not.
-                if let Some(mut input) = input.take() {
-                    let _ = input.shutdown().await;
-                }
-                continue;
+    // What was said first is the reason.
+    let change = |next| {
+        state.send_if_modified(|now| {
+            let change = !matches!(now, State::Refused(_));
+            if change {
+                *now = next;
             }
-            frame = output.next() => frame,
-        };
-        match frame {
-            Some(Ok(Frame::Stdout(piece))) => said.push(&piece, |line| {
-                if let Some(next) = understand(line) {
-                    // What was said first is the reason.
-                    state.send_if_modified(|now| {
-                        let change = !matches!(now, State::Refused(_));
-                        if change {
-                            *now = next;
-                        }
-                        change
-                    });
-                }
-            }),
-            Some(Ok(Frame::Stderr(piece))) => logged.push(&piece, |line| log.push(line)),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "the line to a throw-away server broke");
-                break;
-            }
-            None => break,
+            change
+        });
+    };
+    let said = |line: &str| {
+        if let Some(next) = understand(line) {
+            change(next);
         }
-    }
-    state.send_if_modified(|now| {
-        let change = !matches!(now, State::Refused(_));
-        if change {
-            *now = State::Ended;
-        }
-        change
-    });
+    };
+    line.follow(stop, said, |line| log.push(line)).await;
+    change(State::Ended);
 }
 
 /// Reads a line of the script; `None` for anything else.
@@ -184,33 +148,10 @@ fn understand(line: &str) -> Option<State> {
     }
 }
 
-/// Lines out of pieces, each bounded.
-#[derive(Default)]
-pub(crate) struct Lines {
-    partial: Vec<u8>,
-}
-
-impl Lines {
-    pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(&str)) {
-        for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match part.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (part, false),
-            };
-            let room = LINE.saturating_sub(self.partial.len());
-            self.partial
-                .extend_from_slice(&text[..text.len().min(room)]);
-            if ended {
-                each(String::from_utf8_lossy(&self.partial).trim_end());
-                self.partial.clear();
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Frame;
 
     #[test]
     fn lines_of_the_script() {

@@ -4,7 +4,8 @@
 pub(crate) mod container;
 mod error;
 mod host;
-pub(crate) mod keeper;
+mod keeper;
+pub(crate) mod line;
 pub(crate) mod owner;
 mod running;
 mod settings;

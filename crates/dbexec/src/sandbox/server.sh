@@ -4,15 +4,11 @@
 # seconds that a start may take, directory to work in ('' for any), directory of the programs
 # ('' for the usual ones); then what the server gets. Standard output says, one a line and with
 # tabs, how things are; standard error is the server's log.
-#
-# Standard input is the life line: whoever holds it and dies, also by SIGKILL, ends it.
-set -u
-umask 077
 major=$1 superuser=$2 need=$3 floor=$4 patience=$5 place=$6 bin_dir=$7
 shift 7
 unset PGDATA PGHOST PGPORT PGUSER PGDATABASE PGOPTIONS PGPASSWORD PGPASSFILE PGSERVICE
 
-dir= socket= server= input=
+dir= socket= server=
 say() {
   line=pgstow-sandbox
   for word do line="$line	$word"; done
@@ -37,14 +33,7 @@ finish() {
   if [ -n "$socket" ]; then rm -rf -- "$socket"; fi
   if [ -n "$dir" ]; then rm -rf -- "$dir"; fi
 }
-trap finish EXIT
-# The last is what a word gets that nobody reads any more.
-trap 'exit 1' TERM INT HUP PIPE
-
-exec 3<&0
-cat <&3 >/dev/null &
-input=$!
-exec 3<&- </dev/null
+hold
 held() { kill -0 "$input" 2>/dev/null; }
 
 found=

@@ -1,10 +1,6 @@
 # Holds a sidecar's container until standard input ends. Argument: the spool directory.
-#
-# Standard input is the life line: whoever holds it and dies, also by SIGKILL, ends the container,
-# which the engine then removes.
-set -u
-umask 077
-spool=$1 input=
+# The engine then removes the container.
+spool=$1
 finish() {
   trap '' TERM INT HUP PIPE
   # The other programs first, or they go on writing. Only where all processes are the container's.
@@ -14,14 +10,7 @@ finish() {
     if [ -d "$dir" ]; then rm -rf -- "$dir"/* "$dir"/.[!.]*; fi
   done
 }
-trap finish EXIT
-# The last is what a word gets that nobody reads any more.
-trap 'exit 1' TERM INT HUP PIPE
-
-exec 3<&0
-cat <&3 >/dev/null &
-input=$!
-exec 3<&- </dev/null
+hold
 printf 'pgstow-sidecar\tready\t%s\t%s\n' "$(id -u)" "$(id -g)"
 wait "$input"
 exit 0

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::runtime::Frame;
-use crate::sandbox::keeper::{Line, Lines};
+use crate::sandbox::line::{self, Line};
 
 /// The script that runs in the container in place of its entry point.
-pub(crate) const SCRIPT: &str = include_str!("life.sh");
+pub(crate) const SCRIPT: &str = line::script!("../sidecar/life.sh");
 /// Name of the script in lists of processes, and the first word of the line that it says.
 pub(crate) const SCRIPT_NAME: &str = "pgstow-sidecar";
 /// How long the script may take to end after it was told.
@@ -68,37 +65,14 @@ impl LifeLine {
 }
 
 async fn hold(line: Line, stop: CancellationToken, state: watch::Sender<State>) {
-    let Line { mut output, input } = line;
-    let mut input = Some(input);
-    let (mut said, mut logged) = (Lines::default(), Lines::default());
     let mut last = String::new();
-    loop {
-        let frame = tokio::select! {
-            () = stop.cancelled(), if input.is_some() => {
-                // Half of a hijacked connection does not end when it is dropped.
-                if let Some(mut input) = input.take() {
-                    let _ = input.shutdown().await;
-                }
-                continue;
-            }
-            frame = output.next() => frame,
-        };
-        match frame {
-            Some(Ok(Frame::Stdout(piece))) => said.push(&piece, |line| {
-                if let Some((user, group)) = understand(line) {
-                    state.send_replace(State::Ready(user, group));
-                }
-            }),
-            Some(Ok(Frame::Stderr(piece))) => {
-                logged.push(&piece, |line| line.clone_into(&mut last));
-            }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "the line to a sidecar broke");
-                break;
-            }
-            None => break,
+    let said = |line: &str| {
+        if let Some((user, group)) = understand(line) {
+            state.send_replace(State::Ready(user, group));
         }
-    }
+    };
+    line.follow(stop, said, |line| line.clone_into(&mut last))
+        .await;
     state.send_replace(State::Ended(last));
 }
 
@@ -112,6 +86,7 @@ fn understand(line: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Frame;
 
     #[test]
     fn the_scripts_word() {

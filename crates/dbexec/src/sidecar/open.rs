@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use super::executor::{Shared, SidecarPgExecutor};
 use super::line::{LifeLine, SCRIPT, SCRIPT_NAME};
 use super::spool::{self, MOUNTED, Spool};
+use crate::causes::in_words;
 use crate::context::{ContainerIdentity, DbContext, DbMode};
 use crate::executor::{ConnectionSettings, DockerPgExecutor, ExecError, PgExecutor, PgProgram};
 use crate::query;
@@ -233,7 +234,7 @@ impl Opening {
                 .map_err(|error| no("its image", &error))?;
             match self.same_server(context, &programs).await {
                 Ok(()) => return Ok(programs),
-                Err(error) => reasons.push(words(&error)),
+                Err(error) => reasons.push(in_words(&error)),
             }
         }
         reasons.dedup();
@@ -311,7 +312,7 @@ async fn share_files(programs: &DockerPgExecutor, spool: &Spool) -> Result<(), N
         // The script's failure tells why; its success alone proves nothing.
         let args = [file.as_str(), fifo_path.as_str()];
         let ran = programs.run_script(PROVE, &args).await;
-        ran.map_err(|error| words(&error))?;
+        ran.map_err(|error| in_words(&error))?;
         let read = pipe.read_exact(&mut answer).await;
         read.map_err(|error| error.to_string())
     };
@@ -360,16 +361,5 @@ fn explain(error: &SandboxError) -> NoSidecar {
 }
 
 fn no(what: &str, error: &dyn std::error::Error) -> NoSidecar {
-    NoSidecar::new(format!("{what}: {}", words(error)))
-}
-
-/// An error with what caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
+    NoSidecar::new(format!("{what}: {}", in_words(error)))
 }

@@ -1,9 +1,10 @@
 //! The directory that a sidecar shares with this process.
 //!
-//! `pgstow-sidecar.…` (0700, locked while its owner lives) holds `work`, which alone is mounted
-//! and in which the container's programs can make nothing: FIFOs and scratch directories are made
-//! here, so that no link can stand in their place. Files in a scratch directory are the
-//! programs' own and are opened without following links.
+//! `pgstow-sidecar.…` (0700, locked while its owner lives) holds `work`, which alone is mounted.
+//! FIFOs and scratch directories are made here, under new names and never through a link. Where
+//! this process is root, the container's programs can make nothing beside them; otherwise they run
+//! as its own user. Files in a scratch directory are the programs' own and are opened without
+//! following links.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -47,13 +48,16 @@ impl Spool {
         for _ in 0..100 {
             let path = root.join(format!("{PREFIX}{:016x}", rand::random::<u64>()));
             DirBuilder::new().mode(0o700).create(&path)?;
-            // Whoever reaps leftovers may be faster than the lock: then another one.
-            let Ok(lock) = open_directory(&path) else {
-                continue;
+            let lock = match locked(&path) {
+                Ok(Some(lock)) => lock,
+                // Whoever reaps leftovers was faster than the lock: another one.
+                Ok(None) => continue,
+                Err(error) => {
+                    // It is empty, and nobody could lock it.
+                    let _ = fs::remove_dir(&path);
+                    return Err(error);
+                }
             };
-            if lock.try_lock().is_err() || !is_still(&path, &lock) {
-                continue;
-            }
             let spool = Self {
                 path,
                 _lock: lock,
@@ -250,6 +254,19 @@ fn open_directory(path: &Path) -> io::Result<File> {
     Ok(File::from(openat(CWD, path, flags, Mode::empty())?))
 }
 
+/// Opens and locks a directory; `None` when somebody else has it, or it is gone.
+fn locked(path: &Path) -> io::Result<Option<File>> {
+    let lock = match open_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        lock => lock?,
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(is_still(path, &lock).then_some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Whether a path still names what was opened.
 fn is_still(path: &Path, file: &File) -> bool {
     match (fs::symlink_metadata(path), file.metadata()) {
@@ -285,20 +302,16 @@ pub(crate) fn reap(root: &Path) -> io::Result<u32> {
             continue;
         }
         let path = entry.path();
-        let Ok(lock) = open_directory(&path) else {
-            continue;
-        };
-        match lock.try_lock() {
-            Ok(()) => match remove(&path) {
-                Ok(()) => count += 1,
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a leftover was not removed");
-                }
-            },
+        // Held until it is gone.
+        let removed = locked(&path).and_then(|lock| match lock {
+            Some(_lock) => remove(&path).map(|()| true),
             // Its owner lives.
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(path = %path.display(), %error, "a spool's lock cannot be tried");
+            None => Ok(false),
+        });
+        match removed {
+            Ok(removed) => count += u32::from(removed),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a leftover was not removed");
             }
         }
     }

@@ -1,21 +1,17 @@
 //! What the discovery tests on real containers share: an engine of which only the containers of
 //! one test are seen, so that tests may run beside each other.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dbexec::runtime::{
-    ContainerDetails, ContainerSummary, EndpointInput, ExecSession, ExecSpec, ExecStatus, PutFile,
-    connect_runtime,
-};
+use dbexec::runtime::{EndpointInput, connect_runtime};
 use dbexec::{
     ConnectionSettings, ContainerRuntime, DbContext, DiscoverError, DiscoverInput, EnvSnapshot,
-    ExplicitSettings, RuntimeError, TargetSpec, Trail, discover_db_context, executor::HostPrograms,
+    ExplicitSettings, TargetSpec, Trail, discover_db_context, executor::HostPrograms,
 };
 use testkit::{PgContainer, PgContainerBuilder};
-use tokio::io::AsyncRead;
+
+use crate::runtime_support::Lens;
 
 const LABEL: &str = "pgstow.test.scope";
 
@@ -33,9 +29,11 @@ impl Scope {
             .await
             .expect("a container engine answers");
         Self {
-            runtime: Arc::new(Scoped {
+            runtime: Arc::new(Lens {
                 inner: Arc::new(inner),
-                scope: name.clone(),
+                label: Some((LABEL, name.clone())),
+                mounts: None,
+                addresses: true,
             }),
             name,
             scratch: tempfile::tempdir().expect("a scratch directory"),
@@ -104,46 +102,4 @@ pub(crate) fn words(trail: &Trail) -> String {
         .iter()
         .map(|e| format!("{}: {}: {}\n", e.step, e.outcome.as_str(), e.reason))
         .collect()
-}
-
-#[derive(Debug)]
-struct Scoped {
-    inner: Arc<dyn ContainerRuntime>,
-    scope: String,
-}
-
-#[async_trait]
-impl ContainerRuntime for Scoped {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    async fn list(&self) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        let mut list = self.inner.list().await?;
-        list.retain(|c| c.labels.get(LABEL) == Some(&self.scope));
-        Ok(list)
-    }
-    async fn inspect(&self, container: &str) -> Result<ContainerDetails, RuntimeError> {
-        self.inner.inspect(container).await
-    }
-    async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
-        self.inner.exec(container, spec).await
-    }
-    async fn exec_status(&self, exec_id: &str) -> Result<ExecStatus, RuntimeError> {
-        self.inner.exec_status(exec_id).await
-    }
-    async fn put_file(
-        &self,
-        container: &str,
-        file: &PutFile,
-        content: Pin<Box<dyn AsyncRead + Send>>,
-    ) -> Result<(), RuntimeError> {
-        self.inner.put_file(container, file, content).await
-    }
-    async fn get_tar(
-        &self,
-        container: &str,
-        path: &str,
-    ) -> Result<Pin<Box<dyn AsyncRead + Send>>, RuntimeError> {
-        self.inner.get_tar(container, path).await
-    }
 }
