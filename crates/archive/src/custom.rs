@@ -42,10 +42,7 @@ pub fn check_custom(
     let mut contents = Contents::read(&mut reader, ArchiveKind::Custom, options)?;
     let summary = &mut contents.summary;
     let entries = &contents.entries;
-    let mut promised: HashMap<i32, &DataEntry> = entries
-        .iter()
-        .map(|entry| (entry.dump_id(), entry))
-        .collect();
+    let mut promised = promised(entries);
     let mut decoder = decoder(&reader, summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if large_objects {
@@ -67,14 +64,7 @@ pub fn check_custom(
             summary.tables.extend(sink.finish()?);
         }
     }
-    let missing: Vec<_> = entries
-        .iter()
-        .filter(|entry| promised.contains_key(&entry.dump_id()))
-        .map(DataEntry::describe)
-        .collect();
-    if !missing.is_empty() {
-        return Err(ArchiveError::DataMissing { missing });
-    }
+    all_there(entries, &promised)?;
     summary.stored_bytes = reader.offset();
     Ok(contents.finish())
 }
@@ -96,10 +86,7 @@ pub fn read_entry_data(
     let contents = Contents::read(&mut reader, ArchiveKind::Custom, &CheckOptions::default())?;
     contents.rows_of(dump_id)?;
     let entries = &contents.entries;
-    let mut promised: HashMap<i32, &DataEntry> = entries
-        .iter()
-        .map(|entry| (entry.dump_id(), entry))
-        .collect();
+    let mut promised = promised(entries);
     let mut decoder = decoder(&reader, contents.summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if entry.dump_id() == dump_id {
@@ -126,6 +113,30 @@ pub(crate) fn skip_pieces<R: Read>(reader: &mut ArchiveReader<R>) -> Result<(), 
             return Ok(());
         }
         reader.take(length, "data", |_| Ok(()))?;
+    }
+}
+
+/// The entries that data must come for, by their number.
+pub(crate) fn promised(entries: &[DataEntry]) -> HashMap<i32, &DataEntry> {
+    let numbered = entries.iter().map(|entry| (entry.dump_id(), entry));
+    numbered.collect()
+}
+
+/// Refuses an archive that ended before all data was there, and names what is missing in the order
+/// of the table of contents.
+pub(crate) fn all_there(
+    entries: &[DataEntry],
+    promised: &HashMap<i32, &DataEntry>,
+) -> Result<(), ArchiveError> {
+    let missing: Vec<_> = entries
+        .iter()
+        .filter(|entry| promised.contains_key(&entry.dump_id()))
+        .map(DataEntry::describe)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ArchiveError::DataMissing { missing })
     }
 }
 

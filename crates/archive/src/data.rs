@@ -3,11 +3,12 @@
 use crate::{
     columns::order_of_columns,
     error::ArchiveError,
-    fingerprint::{Fingerprint, ItemHasher, hash},
+    fingerprint::{Fingerprint, ItemHasher},
     options::Fingerprints,
     rows::RowCounter,
     summary::{ArchiveSummary, TableData},
     toc::{DataPosition, TocEntry, describe},
+    write::LargeObjectsSummary,
 };
 
 /// What is kept of an entry that has data.
@@ -141,27 +142,28 @@ impl LargeObjectSink {
         }
     }
 
-    /// Bytes, and the hash of the item that counts in the fingerprint.
-    pub(crate) fn finish(self) -> (u64, Option<u128>) {
-        let hash = self.hasher.map(|hasher| {
+    /// What the large object adds to the sums.
+    pub(crate) fn finish(self) -> LargeObjectsSummary {
+        let fingerprint = self.hasher.map(|hasher| {
             let mut item = [0; 20];
             item[..4].copy_from_slice(&self.oid.to_be_bytes());
             item[4..].copy_from_slice(&hasher.finish().to_be_bytes());
-            hash(&item)
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.add(&item);
+            fingerprint
         });
-        (self.bytes, hash)
+        LargeObjectsSummary {
+            count: 1,
+            bytes: self.bytes,
+            fingerprint,
+        }
     }
 
     /// Adds the large object to what was found.
     pub(crate) fn add_to(self, summary: &mut ArchiveSummary) {
-        let (bytes, hash) = self.finish();
-        summary.large_objects += 1;
-        summary.large_object_bytes += bytes;
-        if let Some(hash) = hash {
-            summary
-                .large_object_fingerprint
-                .get_or_insert_with(Fingerprint::default)
-                .add_hash(hash);
-        }
+        let found = self.finish();
+        summary.large_objects += found.count;
+        summary.large_object_bytes += found.bytes;
+        Fingerprint::merge_some(&mut summary.large_object_fingerprint, found.fingerprint);
     }
 }

@@ -198,6 +198,14 @@ fn open_data(
     Ok(None)
 }
 
+/// What stands behind the name of a data file that is compressed so.
+pub(crate) fn ending_of(compression: Compression) -> &'static str {
+    ENDINGS
+        .iter()
+        .find(|(_, known)| *known == compression)
+        .map_or("", |(ending, _)| *ending)
+}
+
 /// What the ending of a data file's name says.
 pub(crate) fn compression_of(name: &str) -> Compression {
     let ending = |(ending, _): &&(&str, _)| !ending.is_empty() && name.ends_with(ending);

@@ -46,6 +46,13 @@ impl Fingerprint {
         self.add_hash(other.0);
     }
 
+    /// Adds what was fingerprinted, where it was, to a sum that begins with the first.
+    pub(crate) fn merge_some(sum: &mut Option<Self>, other: Option<Self>) {
+        if let Some(other) = other {
+            sum.get_or_insert_default().merge(other);
+        }
+    }
+
     /// Adds an item by its hash.
     pub(crate) fn add_hash(&mut self, hash: u128) {
         self.0 = self.0.wrapping_add(hash);

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::{
     contents::{Part, walk},
-    custom::{begin_block, decoder, read_pieces, skip_pieces},
+    custom::{all_there, begin_block, decoder, promised, read_pieces, skip_pieces},
     data::DataEntry,
     error::ArchiveError,
     header::ArchiveKind,
@@ -58,10 +58,7 @@ pub fn stream_custom(
     if !walked.utf8 {
         rows.values_mut().for_each(RowsEntry::not_utf8);
     }
-    let mut promised: HashMap<i32, &DataEntry> = entries
-        .iter()
-        .map(|entry| (entry.dump_id(), entry))
-        .collect();
+    let mut promised = promised(&entries);
     let mut decoder = decoder(&reader, walked.summary.header.compression)?;
     while let Some((entry, objects)) = begin_block(&mut reader, &mut promised)? {
         if objects {
@@ -89,16 +86,7 @@ pub fn stream_custom(
             skip_pieces(&mut reader)?;
         }
     }
-    let missing: Vec<_> = entries
-        .iter()
-        .filter(|entry| promised.contains_key(&entry.dump_id()))
-        .map(DataEntry::describe)
-        .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(ArchiveError::DataMissing { missing })
-    }
+    all_there(&entries, &promised)
 }
 
 /// Hands over a part of a large object; a decoder may come out with none.

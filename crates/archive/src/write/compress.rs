@@ -38,9 +38,11 @@ pub(crate) enum Role {
     Whole,
 }
 
-/// Compresses one stream, or one part of it.
+/// Compresses one stream, or one part of it, and after its end the next.
 pub(crate) struct Compressor {
     state: State,
+    /// What compressed the stream before, for the next.
+    kept: State,
     format: WriteFormat,
     role: Role,
     held: Vec<u8>,
@@ -69,6 +71,7 @@ impl Compressor {
     pub(crate) fn new(format: WriteFormat, role: Role) -> Self {
         Self {
             state: State::Begin,
+            kept: State::Begin,
             format,
             role,
             held: Vec::new(),
@@ -96,35 +99,45 @@ impl Compressor {
     }
 
     /// Ends the stream or part. For gzip parts of a custom archive: the checksum of what was pushed.
-    pub(crate) fn finish(mut self, output: &mut Vec<u8>) -> Result<u32, ArchiveError> {
+    pub(crate) fn finish(&mut self, output: &mut Vec<u8>) -> Result<u32, ArchiveError> {
+        let ended = self.finish_stream(output);
+        self.pieces.flush(output);
+        let stream = std::mem::replace(&mut self.state, State::Begin);
+        // One that failed is not used again.
+        if ended.is_ok() {
+            self.kept = stream;
+        }
+        ended
+    }
+
+    fn finish_stream(&mut self, output: &mut Vec<u8>) -> Result<u32, ArchiveError> {
         if matches!(self.state, State::Begin) {
             if self.held.is_empty() && self.role == Role::Part {
                 return Ok(EMPTY);
             }
             self.begin(Some(self.held.len())).map_err(failed)?;
-            let held = std::mem::take(&mut self.held);
+            let mut held = std::mem::take(&mut self.held);
             self.compress(&held, output).map_err(failed)?;
+            held.clear();
+            self.held = held;
         }
-        let adler = self.end(output).map_err(failed)?;
-        self.pieces.flush(output);
-        Ok(adler)
+        self.end(output).map_err(failed)
     }
 
     /// Makes the compressor; `size` is that of what will be pushed, where it is known.
     fn begin(&mut self, size: Option<usize>) -> io::Result<()> {
-        if let Some(size) = size {
-            // Hardly ever are there more bytes than that; then there are two pieces.
-            self.pieces.limit = PIECE.min(size + SMALL);
-        }
+        // Hardly ever are there more bytes than that; then there are two pieces.
+        self.pieces.limit = size.map_or(PIECE, |size| PIECE.min(size + SMALL));
+        let kept = std::mem::replace(&mut self.kept, State::Begin);
         self.state = match self.format.compression {
             Compression::None => State::None,
             Compression::Gzip => {
-                let level = u32::try_from(self.format.level)
-                    .map_or_else(|_| GzipLevel::default(), GzipLevel::new);
-                let mut stream = if self.format.custom() {
-                    Compress::new(level, true)
-                } else {
-                    Compress::new_gzip(level, GZIP_WINDOW)
+                let mut stream = match kept {
+                    State::Gzip(mut stream) => {
+                        stream.reset();
+                        stream
+                    }
+                    _ => self.gzip(),
                 };
                 if self.stitched() {
                     // The stream that the parts make has the header once.
@@ -138,13 +151,23 @@ impl Compressor {
                 State::Gzip(stream)
             }
             Compression::Zstd => {
-                let mut stream = ZstdEncoder::new(self.format.level)?;
-                stream.set_parameter(CParameter::ChecksumFlag(true))?;
+                let mut stream = match kept {
+                    State::Zstd(mut stream) => {
+                        stream.reinit()?;
+                        stream
+                    }
+                    _ => {
+                        let mut stream = ZstdEncoder::new(self.format.level)?;
+                        stream.set_parameter(CParameter::ChecksumFlag(true))?;
+                        stream
+                    }
+                };
                 if let Some(size) = size {
                     stream.set_pledged_src_size(Some(size as u64))?;
                 }
                 State::Zstd(stream)
             }
+            // Not the one before: once it has written, it makes no frame of nothing.
             Compression::Lz4 => {
                 let info = FrameInfo::new()
                     .block_mode(BlockMode::Linked)
@@ -154,6 +177,16 @@ impl Compressor {
             }
         };
         Ok(())
+    }
+
+    fn gzip(&self) -> Compress {
+        let level =
+            u32::try_from(self.format.level).map_or_else(|_| GzipLevel::default(), GzipLevel::new);
+        if self.format.custom() {
+            Compress::new(level, true)
+        } else {
+            Compress::new_gzip(level, GZIP_WINDOW)
+        }
     }
 
     /// Whether this is a part of a zlib stream that several make.
@@ -298,6 +331,19 @@ impl Pieces {
             output.extend_from_slice(bytes);
         }
         self.used = 0;
+    }
+}
+
+/// What stands before the data of an entry in a custom archive; nothing, for a directory.
+pub(crate) fn write_block_begin(
+    format: WriteFormat,
+    block: u8,
+    dump_id: i32,
+    output: &mut Vec<u8>,
+) {
+    if format.custom() {
+        output.push(block);
+        write_int(dump_id, output);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     write::{
         DumpData, UnitSummary, WriteFormat,
         adler::{EMPTY, adler, combine},
-        compress::{Compressor, Role, write_int, write_piece},
+        compress::{Compressor, Role, write_block_begin, write_int, write_piece},
     },
 };
 
@@ -43,10 +43,7 @@ impl EntryWriter {
     ) -> Result<Self, ArchiveError> {
         format.check_level()?;
         entry.copy_statement()?;
-        if format.custom() {
-            output.push(BLOCK_DATA);
-            write_int(entry.dump_id, output);
-        }
+        write_block_begin(format, BLOCK_DATA, entry.dump_id, output);
         if stitched(format) {
             write_piece(&ZLIB_HEADER, output);
         }
@@ -72,12 +69,7 @@ impl EntryWriter {
         let table = &mut self.table;
         table.bytes += unit.bytes;
         table.rows = table.rows.map(|rows| rows + unit.rows);
-        if let Some(fingerprint) = unit.fingerprint {
-            table
-                .fingerprint
-                .get_or_insert_with(Fingerprint::default)
-                .merge(fingerprint);
-        }
+        Fingerprint::merge_some(&mut table.fingerprint, unit.fingerprint);
     }
 
     /// Appends the rows' terminator and what ends the data to `output`; says what the entry holds,

@@ -1,6 +1,7 @@
 //! What an archive is written as.
 
 use crate::{
+    directory::ending_of,
     error::ArchiveError,
     header::{ArchiveKind, ArchiveVersion, Compression},
 };
@@ -53,12 +54,7 @@ impl WriteFormat {
     /// contents and its lists of large objects give: `""`, `".gz"`, `".lz4"` or `".zst"`.
     #[must_use]
     pub fn file_suffix(&self) -> &'static str {
-        match self.compression {
-            Compression::None => "",
-            Compression::Gzip => ".gz",
-            Compression::Lz4 => ".lz4",
-            Compression::Zstd => ".zst",
-        }
+        ending_of(self.compression)
     }
 
     pub(crate) fn custom(&self) -> bool {

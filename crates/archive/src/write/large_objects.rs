@@ -7,7 +7,7 @@ use crate::{
     fingerprint::Fingerprint,
     write::{
         DumpData, DumpDataKind, WriteFormat,
-        compress::{Compressor, Role, write_int},
+        compress::{Compressor, Role, write_block_begin, write_int},
     },
 };
 
@@ -18,12 +18,8 @@ pub struct LargeObjectEncoder {
     format: WriteFormat,
     fingerprint: bool,
     summary: LargeObjectsSummary,
-    current: Option<Current>,
-}
-
-/// The large object that is being encoded.
-struct Current {
-    sink: LargeObjectSink,
+    /// The large object that is being encoded.
+    current: Option<LargeObjectSink>,
     compressor: Compressor,
 }
 
@@ -44,11 +40,7 @@ impl LargeObjectsSummary {
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.bytes += other.bytes;
-        if let Some(fingerprint) = other.fingerprint {
-            self.fingerprint
-                .get_or_insert_with(Fingerprint::default)
-                .merge(fingerprint);
-        }
+        Fingerprint::merge_some(&mut self.fingerprint, other.fingerprint);
     }
 }
 
@@ -64,6 +56,7 @@ impl LargeObjectEncoder {
             fingerprint,
             summary: LargeObjectsSummary::default(),
             current: None,
+            compressor: Compressor::new(format, Role::Whole),
         })
     }
 
@@ -79,10 +72,7 @@ impl LargeObjectEncoder {
             // As pg_dump writes it.
             write_int(oid.cast_signed(), output);
         }
-        self.current = Some(Current {
-            sink: LargeObjectSink::new(oid, self.fingerprint),
-            compressor: Compressor::new(self.format, Role::Whole),
-        });
+        self.current = Some(LargeObjectSink::new(oid, self.fingerprint));
         Ok(())
     }
 
@@ -91,11 +81,11 @@ impl LargeObjectEncoder {
     /// # Errors
     /// [`ArchiveError::Unsupported`] when none was begun, [`ArchiveError::Compress`].
     pub fn push(&mut self, content: &[u8], output: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let Some(current) = &mut self.current else {
+        let Some(sink) = &mut self.current else {
             return Err(out_of_turn("go on"));
         };
-        current.sink.push(content);
-        current.compressor.push(content, output)
+        sink.push(content);
+        self.compressor.push(content, output)
     }
 
     /// Ends the large object.
@@ -103,23 +93,14 @@ impl LargeObjectEncoder {
     /// # Errors
     /// [`ArchiveError::Unsupported`] when none was begun, [`ArchiveError::Compress`].
     pub fn end(&mut self, output: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let Some(current) = self.current.take() else {
+        let Some(sink) = self.current.take() else {
             return Err(out_of_turn("end"));
         };
-        current.compressor.finish(output)?;
+        self.compressor.finish(output)?;
         if self.format.custom() {
             write_int(0, output);
         }
-        let (bytes, hash) = current.sink.finish();
-        let summary = &mut self.summary;
-        summary.count += 1;
-        summary.bytes += bytes;
-        if let Some(hash) = hash {
-            summary
-                .fingerprint
-                .get_or_insert_with(Fingerprint::default)
-                .add_hash(hash);
-        }
+        self.summary.merge(&sink.finish());
         Ok(())
     }
 
@@ -174,10 +155,7 @@ impl LargeObjectsWriter {
                 problem: format!("{} holds no large objects", entry.describe()),
             });
         }
-        if format.custom() {
-            output.push(BLOCK_LARGE_OBJECTS);
-            write_int(entry.dump_id, output);
-        }
+        write_block_begin(format, BLOCK_LARGE_OBJECTS, entry.dump_id, output);
         Ok(Self {
             format,
             summary: LargeObjectsSummary::default(),

@@ -79,7 +79,7 @@ impl UnitEncoder {
     /// # Errors
     /// [`ArchiveError::Damaged`] when the last row has no end or is the terminator,
     /// [`ArchiveError::Compress`].
-    pub fn finish(self, output: &mut Vec<u8>) -> Result<UnitSummary, ArchiveError> {
+    pub fn finish(mut self, output: &mut Vec<u8>) -> Result<UnitSummary, ArchiveError> {
         let rows = self
             .rows
             .finish_part()
