@@ -27,10 +27,8 @@ pub(super) enum Engine {
 /// Why pg_dump has to do it alone.
 pub(super) struct Alone {
     pub(super) reason: String,
-    /// Whether it needs another snapshot.
-    pub(super) another_snapshot: bool,
     /// Whether our own sessions had begun.
-    begun: bool,
+    pub(super) begun: bool,
 }
 
 impl Alone {
@@ -38,7 +36,6 @@ impl Alone {
     fn at_once(reason: String) -> Self {
         Self {
             reason,
-            another_snapshot: false,
             begun: false,
         }
     }
@@ -81,11 +78,10 @@ impl Run<'_> {
         let moved = self
             .store_parallel(subject, attesting, &route, wanted)
             .await;
-        let (reason, another_snapshot) = match moved {
+        let reason = match moved {
             Ok(stored) => return Ok(Ok(stored)),
             Err(Failure::Run(error)) => return Err(error),
-            Err(Failure::Stock(reason)) => (reason, false),
-            Err(Failure::Snapshot(reason)) => (reason, true),
+            Err(Failure::Stock(reason)) => reason,
         };
         let reason = format!("the parallel engine gave up: {reason}");
         self.sink.emit(BackupEvent::Warning {
@@ -93,7 +89,6 @@ impl Run<'_> {
         });
         Ok(Err(Alone {
             reason,
-            another_snapshot,
             begun: true,
         }))
     }
