@@ -14,7 +14,7 @@ use super::queries::InsideFacts;
 use crate::attest::{Attesting, Contents, Wanted};
 use crate::engine::{self, Failure};
 use crate::manifest::EngineRecord;
-use crate::{BackupError, BackupEvent, DumpFormat, names};
+use crate::{BackupError, BackupEvent, DumpFormat};
 
 /// Whether our own sessions move the rows.
 pub(super) enum Engine {
@@ -136,10 +136,7 @@ impl Run<'_> {
         wanted: &Wanted,
     ) -> Result<InStore, Failure> {
         let Subject {
-            work,
-            plan,
-            number,
-            facts,
+            work, plan, facts, ..
         } = subject;
         let settings = self.executor.settings();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -152,11 +149,11 @@ impl Run<'_> {
                 route.route()
             ),
         });
-        let operation = format!("dumping database {:?}", facts.name);
-        let stem = names::stem(number, &facts.name);
-        let (kind, name) = match self.options.format {
-            DumpFormat::Directory => (ArchiveKind::DirectoryOrTar, format!("{stem}.dir")),
-            _ => (ArchiveKind::Custom, format!("{stem}.dump")),
+        let operation = subject.operation();
+        let name = subject.archive_name(self.options.format);
+        let kind = match self.options.format {
+            DumpFormat::Directory => ArchiveKind::DirectoryOrTar,
+            _ => ArchiveKind::Custom,
         };
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
         let job = engine::Job {
