@@ -181,6 +181,15 @@ impl Scene {
         self.container.psql("shop", sql).unwrap().trim().to_owned()
     }
 
+    /// Begins something in a session of somebody else.
+    fn aside(&self, sql: &str) {
+        let name = self.container.name();
+        docker(&[
+            "exec", "-d", name, "psql", "-U", "postgres", "-d", "shop", "-c", sql,
+        ])
+        .unwrap();
+    }
+
     /// Ends sessions of ours whose name ends so, and says how many there were.
     fn terminate(&self, suffix: &str) -> u32 {
         let sql = format!(
@@ -310,6 +319,74 @@ async fn a_lost_session_leads_to_stock() {
     scene.nothing_stays();
 }
 
+/// Whoever waits for our locks to change a table gets it when the engine gives up, and the rows as
+/// they were are then not seen any more in the snapshot: pg_dump alone needs another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_rewritten_when_the_engine_gives_up_is_not_dumped_empty() {
+    let scene = Scene::of(13);
+    let (gate, repo) = scene.gate();
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Auto);
+    let (result, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+        gate.reached().await;
+        scene.until(BLOCKED).await;
+        scene.aside("alter table big alter column id type bigint");
+        let waits = "select count(*) > 0 from pg_stat_activity
+                     where query like 'alter table big%' and wait_event_type = 'Lock'";
+        scene.until(waits).await;
+        assert!(scene.terminate("engine-m_") > 0);
+        gate.open();
+    });
+    match result {
+        Ok(report) => {
+            assert_eq!(engine_of(&report).0, "stock");
+            assert_eq!(scene.restored(&report, COUNT), "40000");
+        }
+        // The change was under way when that snapshot was taken.
+        Err(error) => {
+            assert!(
+                matches!(error, BackupError::AttestationFailed { .. }),
+                "{error:?}"
+            );
+            assert!(scene.home.files().is_empty());
+        }
+    }
+    scene.nothing_stays();
+}
+
+/// A mover that is lost before anything of its unit was handed over: another one reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_of_which_nothing_was_handed_over_is_read_again() {
+    let scene = Scene::new();
+    let (gate, repo) = scene.gate();
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Parallel);
+    let (report, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
+        // The tables come first, and there is no room for all of their rows.
+        gate.reached().await;
+        scene.aside("begin; lock table pg_largeobject; select pg_sleep(60), 'holder'");
+        let held = "select count(*) > 0 from pg_locks
+                    where relation = 'pg_largeobject'::regclass and mode = 'AccessExclusiveLock' and granted";
+        scene.until(held).await;
+        gate.open();
+        let waits = "select count(*) > 0 from pg_stat_activity
+                     where application_name like 'pgstow-%-engine-m_' and wait_event_type = 'Lock'";
+        scene.until(waits).await;
+        let one = "select count(pg_terminate_backend(pid)) = 1 from pg_stat_activity
+                   where application_name like 'pgstow-%-engine-m_' and wait_event_type = 'Lock'";
+        assert_eq!(scene.psql(one), "t");
+        let holder = "select count(pg_terminate_backend(pid)) = 1 from pg_stat_activity
+                      where query like 'begin; lock table%'";
+        assert_eq!(scene.psql(holder), "t");
+    });
+    let report = report.unwrap();
+    assert_eq!(engine_of(&report), ("parallel".to_owned(), None));
+    let rows = "select (select count(*) from big) || ' ' || (select count(*) from small) || ' '
+                || (select string_agg(encode(lo_get(oid), 'escape'), ',') from pg_largeobject_metadata)";
+    assert_eq!(scene.restored(&report, rows), "40000 10 x");
+    scene.nothing_stays();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_is_killed_fails_the_run() {
     let scene = Scene::new();
@@ -353,12 +430,7 @@ async fn ddl_that_queues_behind_us_stops_nothing() {
     let options = options(EngineChoice::Parallel);
     let (report, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
         gate.reached().await;
-        let name = scene.container.name();
-        let ddl = "alter table big alter column id type bigint";
-        docker(&[
-            "exec", "-d", name, "psql", "-U", "postgres", "-d", "shop", "-c", ddl,
-        ])
-        .unwrap();
+        scene.aside("alter table big alter column id type bigint");
         let waits = "select count(*) > 0 from pg_stat_activity
                      where query like 'alter table big%' and wait_event_type = 'Lock'";
         scene.until(waits).await;
@@ -378,12 +450,9 @@ async fn ddl_that_queues_behind_us_stops_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_rewritten_before_the_lock_is_noticed() {
     let scene = Scene::new();
-    let name = scene.container.name();
-    let sql = "begin; truncate big; insert into big values (1, 'x'), (2, 'y'); select pg_sleep(4); commit";
-    docker(&[
-        "exec", "-d", name, "psql", "-U", "postgres", "-d", "shop", "-c", sql,
-    ])
-    .unwrap();
+    scene.aside(
+        "begin; truncate big; insert into big values (1, 'x'), (2, 'y'); select pg_sleep(4); commit",
+    );
     let held = "select count(*) > 0 from pg_locks
                 where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted";
     scene.until(held).await;
@@ -397,6 +466,38 @@ async fn a_table_rewritten_before_the_lock_is_noticed() {
     assert_eq!(engine, "stock");
     assert!(reason.unwrap().contains("rewritten or emptied"));
     assert_eq!(scene.restored(&report, COUNT), "2");
+}
+
+/// The same without the engine: pg_dump and the count agree about no rows, and both are wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_rewritten_before_the_lock_of_pg_dump_fails_the_run() {
+    let scene = Scene::new();
+    scene.psql("create table never (a int)");
+    scene.aside("begin; alter table big alter column id type bigint; select pg_sleep(4); commit");
+    let held = "select count(*) > 0 from pg_locks
+                where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted";
+    scene.until(held).await;
+    let cancel = CancellationToken::new();
+    let options = options(EngineChoice::Stock);
+    let error = scene
+        .run(&scene.home.repo, &options, &cancel)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, BackupError::AttestationFailed { problems, .. }
+            if problems.len() == 1 && problems[0].contains("public.big was rewritten or emptied")),
+        "{error:?}"
+    );
+    scene.nothing_is_published();
+    // Afterwards it is a table like any other, and so is one without rows.
+    let report = scene
+        .run(&scene.home.repo, &options, &cancel)
+        .await
+        .unwrap();
+    let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+    assert_eq!(attestation.missing, Vec::<String>::new());
+    let rows: Vec<_> = attestation.tables.iter().map(|table| table.rows).collect();
+    assert_eq!(rows, [40_000, 0, 10]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

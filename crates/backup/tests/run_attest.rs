@@ -150,3 +150,27 @@ async fn a_count_that_waits_too_long_for_a_lock_is_told_and_fails_nothing() {
     assert_eq!(attestation.tables[0].rows, 1);
     assert!(attestation.tables[0].fingerprint.is_some());
 }
+
+/// Whoever waited for pg_dump's lock to empty a table has it before the count has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_emptied_after_its_dump_is_told_and_fails_nothing() {
+    let home = Home::new();
+    let fake = FakeExecutor::new(Script {
+        server_rows: 0,
+        server_rewritten: true,
+        ..Script::default()
+    });
+    let report = home.run(&fake).await.unwrap();
+    let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+    assert!(
+        attestation.missing[0].contains("public.t (it was rewritten or emptied"),
+        "{:?}",
+        attestation.missing
+    );
+    assert_eq!(attestation.tables[0].rows, 1);
+    // One that was only packed shows its rows as before.
+    fake.change(|script| script.server_rows = 1);
+    let report = home.run(&fake).await.unwrap();
+    let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+    assert_eq!(attestation.missing, Vec::<String>::new());
+}

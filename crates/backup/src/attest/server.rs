@@ -14,11 +14,15 @@ pub(crate) struct ServerTable {
     pub(crate) excluded: bool,
     /// Size on the server, where it could be told without waiting for a lock.
     pub(crate) bytes: Option<u64>,
-    /// `SELECT oid, count(*) …`, quoted by the server.
+    /// `SELECT oid, count(*), …`, quoted by the server: see [`TABLES`].
     pub(crate) statement: String,
     /// Rows in the dump's snapshot; `None` where they were not counted.
     #[serde(default)]
     pub(crate) rows: Option<u64>,
+    /// No rows were seen of it, and it was rewritten or emptied since the snapshot: whoever read it
+    /// after that saw none, whatever there had been.
+    #[serde(default)]
+    pub(crate) emptied: bool,
 }
 
 /// A sequence at one moment; sequences know no snapshots.
@@ -68,13 +72,15 @@ set local lock_timeout to 1000;";
 
 /// `:'filters'` are the patterns of `--exclude-table-data`, as in the preflight. They are matched
 /// with the session's own search path, as pg_dump does. Unlogged tables cannot be read on a
-/// standby, and pg_dump leaves their rows out there.
+/// standby, and pg_dump leaves their rows out there. `statement` also tells whether the table was
+/// rewritten since the snapshot: it then has another file than the snapshot knows.
 pub(crate) const TABLES: &str = "
 with filters as (
   select f ->> 'schema' as schema_names, f ->> 'table' as table_names
   from pg_catalog.jsonb_array_elements(:'filters'::pg_catalog.jsonb) f
 ), relations as (
-  select c.oid, c.relname, n.nspname, c.relpersistence,
+  select c.oid, c.relname, n.nspname, c.relpersistence, c.relfilenode,
+    exists (select 1 from pg_catalog.pg_am a where a.oid = c.relam and a.amname = 'heap') as heap,
     exists (select 1 from pg_catalog.pg_extension e where c.oid = any (e.extconfig))
       as configuration,
     exists (select 1 from pg_catalog.pg_depend d
@@ -89,9 +95,10 @@ select r.oid::pg_catalog.int8 as oid, r.nspname as schema, r.relname as name, r.
                where r.relname ~ table_names
                  and case when schema_names is null then pg_catalog.pg_table_is_visible(r.oid)
                           else r.nspname ~ schema_names end) as excluded,
-  SIZE as bytes,
-  pg_catalog.format('select %s, pg_catalog.count(*) from only %I.%I', r.oid, r.nspname, r.relname)
-    as statement
+  SIZE as bytes, EMPTY as rows,
+  pg_catalog.format('select %s, pg_catalog.count(*), (select c.relfilenode is distinct from '
+    'pg_catalog.pg_relation_filenode(c.oid) from pg_catalog.pg_class c where c.oid = %s) '
+    'from only %I.%I', r.oid, r.oid, r.nspname, r.relname) as statement
 from relations r
 where r.configuration
    or (not r.member and r.nspname !~ '^pg_' and r.nspname <> 'information_schema')
@@ -99,7 +106,13 @@ order by r.nspname, r.relname";
 
 /// Size of a table with what it stores out of line. Waits for whoever holds the table alone.
 pub(crate) const SIZE: &str = "pg_catalog.pg_table_size(r.oid)";
-/// The same without a lock, as the last VACUUM or ANALYZE saw it.
+/// The number of rows of a table that holds not even a page, which then need not be counted: what
+/// the snapshot sees stays in the file that the snapshot knows. In this order: it has to be that
+/// file still after the look at its size.
+pub(crate) const EMPTY: &str = "\
+case when r.heap and pg_catalog.pg_relation_size(r.oid) = 0 then
+  case when r.relfilenode = pg_catalog.pg_relation_filenode(r.oid) then 0 end end";
+/// The same as [`SIZE`] without a lock, as the last VACUUM or ANALYZE saw it.
 pub(crate) const SIZE_WITHOUT_LOCK: &str = "(
   select case when c.relpages > 0 then (c.relpages + coalesce(t.relpages, 0))::pg_catalog.int8
     * pg_catalog.current_setting('block_size')::pg_catalog.int8 end

@@ -226,7 +226,9 @@ impl Attesting {
     pub(crate) async fn counted(&mut self, counts: &[(u32, u64)]) {
         let counts: HashMap<u32, u64> = counts.iter().copied().collect();
         for table in &mut self.side.tables {
-            table.rows = counts.get(&table.oid).copied();
+            if let Some(rows) = counts.get(&table.oid) {
+                table.rows = Some(*rows);
+            }
         }
         if self.recover().await {
             self.count().await;
@@ -335,16 +337,17 @@ pub(crate) struct Attested {
 async fn tables(session: &mut Leader, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
     let name = "list the tables";
     let vars = [("filters", filters)];
-    let select = |size: &str| server::TABLES.replace("SIZE", size);
-    let listed = session.rows(name, &select(server::SIZE), &vars).await;
+    let select =
+        |size: &str, empty: &str| server::TABLES.replace("SIZE", size).replace("EMPTY", empty);
+    let sized = select(server::SIZE, server::EMPTY);
+    let listed = session.rows(name, &sized, &vars).await;
     // Also gives back the locks and the setting.
     session.run(name, server::BACK).await?;
     match listed {
         Err(ExecError::Query { message, .. }) => {
             tracing::debug!(message, "sizes are taken from the catalogue");
-            session
-                .rows(name, &select(server::SIZE_WITHOUT_LOCK), &vars)
-                .await
+            let unlocked = select(server::SIZE_WITHOUT_LOCK, "null");
+            session.rows(name, &unlocked, &vars).await
         }
         listed => listed,
     }
@@ -393,11 +396,11 @@ async fn count(
             if let Some(table) = batch.iter().find(|table| Some(table.oid) == oid) {
                 uncounted.push(named(table, reason));
             }
-        } else if let Some((oid, rows)) = line.split_once('|')
-            && let (Ok(oid), Ok(rows)) = (oid.parse::<u32>(), rows.parse::<u64>())
+        } else if let Some((oid, _)) = line.split_once('|')
+            && let Ok(oid) = oid.parse::<u32>()
             && let Some(table) = batch.iter_mut().find(|table| table.oid == oid)
         {
-            table.rows = Some(rows);
+            take(table, line, uncounted);
         }
     }
     if waited {
@@ -417,10 +420,7 @@ async fn count_each(
     for table in batch.iter_mut() {
         let sql = format!("{}; {}", table.statement, server::BACK);
         match session.run("count rows", &sql).await {
-            Ok(answer) => {
-                let rows = answer.trim().split_once('|').map(|(_, rows)| rows.parse());
-                table.rows = rows.and_then(Result::ok);
-            }
+            Ok(answer) => take(table, answer.trim(), uncounted),
             Err(ExecError::Query { message, .. }) => {
                 waited |= message.contains("lock timeout");
                 uncounted.push(named(table, &message));
@@ -433,6 +433,22 @@ async fn count_each(
         session.run("count rows", server::IMPATIENT).await?;
     }
     Ok(())
+}
+
+/// Takes the answer of a table's statement.
+fn take(table: &mut ServerTable, line: &str, uncounted: &mut Vec<String>) {
+    let mut columns = line.split('|').skip(1);
+    let rows = columns.next().and_then(|rows| rows.parse().ok());
+    // Where rows are seen all the same it was only packed.
+    table.emptied = rows == Some(0) && columns.next() == Some("t");
+    if table.emptied {
+        uncounted.push(named(
+            table,
+            "it was rewritten or emptied since the snapshot",
+        ));
+    } else {
+        table.rows = rows;
+    }
 }
 
 fn named(table: &ServerTable, reason: &str) -> String {

@@ -142,6 +142,10 @@ fn attest_table(
     };
     let in_archive = held.as_ref().map(|held| held.rows);
     match (in_archive, table.rows, scope) {
+        (Some(Some(0)), None, TableScope::All) if table.emptied => problems.push(format!(
+            "{what} was rewritten or emptied between the snapshot and its dump, and none of the \
+             rows that it had are in the archive"
+        )),
         (_, None, _) | (None, _, TableScope::Excluded) => {}
         // A name in another encoding may hide it.
         (None, Some(_), _) if unnamed(contents) => {}
@@ -492,6 +496,14 @@ mod tests {
                 "table s.d has 4 rows in the archive and is not on the server",
             ]
         );
+        let emptied = |name| ServerTable {
+            emptied: true,
+            ..table(name, None)
+        };
+        let held = [("before", 0, false), ("after", 3, false)];
+        let problems = settled(vec![emptied("before"), emptied("after")], &held).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("table s.before was rewritten or emptied"));
         // A name in another encoding is no difference, but a proof that is missing.
         let lossy = settled(vec![table("ü", Some(1))], &[("\u{fffd}", 1, true)]).unwrap();
         assert!(lossy.missing.iter().any(|why| why.contains("encoding")));

@@ -201,7 +201,7 @@ impl<'a> Attempt<'a> {
         facts::lock(leader, &toc.data).await.map_err(told)?;
         let tables = facts::tables(leader, &toc.data).await.map_err(told)?;
         if let Some(oid) = facts::rewritten(&tables) {
-            return Err(Failure::Snapshot(format!(
+            return Err(Failure::Stock(format!(
                 "the table with oid {oid} was rewritten or emptied since the snapshot"
             )));
         }
@@ -246,7 +246,11 @@ impl<'a> Attempt<'a> {
         let Some(session) = leader.session() else {
             return Err(Failure::Stock("the leader is psql".to_owned()));
         };
-        for number in 1..=self.movers {
+        // Also when this future is dropped: threads may wait for room.
+        let _guard = shared.stop_at_the_end();
+        // More would find nothing to do.
+        let units = u32::try_from(shared.plan.units.len()).unwrap_or(u32::MAX);
+        for number in 1..=self.movers.min(units) {
             self.crew.spawn(mover::run(Arc::clone(shared), number));
         }
         let emitted = {
@@ -271,10 +275,7 @@ impl<'a> Attempt<'a> {
                     Some(reason) => Err(Failure::Stock(reason)),
                 }
             }
-            Err(failure) => {
-                shared.board.stop();
-                Err(failure)
-            }
+            Err(failure) => Err(failure),
         }
     }
 

@@ -23,10 +23,8 @@ const TELL: Duration = Duration::from_millis(250);
 /// Why nothing more is written.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// pg_dump alone may do it.
+    /// pg_dump alone may do it, in another snapshot.
     Stock(String),
-    /// As `Stock`, but in another snapshot.
-    Snapshot(String),
     /// Nobody can.
     Run(BackupError),
 }
@@ -344,7 +342,13 @@ impl Emitter<'_, '_, '_> {
                         reason.unwrap_or_else(|| "the work was given up".to_owned()),
                     ));
                 }
-                Err(_elapsed) => self.watch.look(&self.shared.database).await?,
+                Err(_elapsed) => tokio::select! {
+                    biased;
+                    () = self.files.target.cancel.cancelled() => {
+                        return Err(self.files.target.interrupted());
+                    }
+                    looked = self.watch.look(&self.shared.database) => looked?,
+                },
             }
         }
     }

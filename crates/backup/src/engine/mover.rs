@@ -64,6 +64,11 @@ impl Shared {
         self.board.stop();
     }
 
+    /// Whoever still waits when this is dropped is told that there is nothing to wait for.
+    pub(crate) fn stop_at_the_end(&self) -> impl Drop + use<> {
+        Stopping(Arc::clone(&self.board))
+    }
+
     /// Why the work was given up.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure
@@ -88,6 +93,14 @@ impl Shared {
         session.batch(&self.settings).await?;
         session.batch(&self.begin).await?;
         Ok(session)
+    }
+}
+
+struct Stopping(Arc<Board>);
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

@@ -33,6 +33,23 @@ pub(super) struct Subject<'a> {
     pub(super) facts: &'a DatabaseFacts,
 }
 
+impl Subject<'_> {
+    /// What is being done, for errors.
+    pub(super) fn operation(&self) -> String {
+        format!("dumping database {:?}", self.facts.name)
+    }
+
+    /// Name of its archive, with the ending of its format.
+    pub(super) fn archive_name(&self, format: DumpFormat) -> String {
+        let ending = match format {
+            DumpFormat::Custom => "dump",
+            DumpFormat::Directory => "dir",
+            DumpFormat::Plain => "sql.zst",
+        };
+        format!("{}.{ending}", names::stem(self.number, &self.facts.name))
+    }
+}
+
 /// A dump in the store.
 pub(super) struct InStore {
     pub(super) files: Vec<StoredFile>,
@@ -87,9 +104,12 @@ impl Run<'_> {
                 });
             }
             let native = attesting.leader().is_some();
-            if alone.another_snapshot || (native && !attesting.recover().await) {
-                let another = self.attest(&facts.name, None).await?;
-                std::mem::replace(&mut attesting, another).abandon().await;
+            // Whoever waited for a lock that was given back may rewrite that table: the snapshot
+            // does not show its rows any more then, neither to pg_dump nor to the count.
+            if alone.begun || (native && !attesting.recover().await) {
+                let none = Attesting::without("", self.cancel);
+                std::mem::replace(&mut attesting, none).abandon().await;
+                attesting = self.attest(&facts.name, None).await?;
                 *budget = untouched;
                 wanted = attesting.choose(budget);
             }
@@ -214,29 +234,24 @@ impl Run<'_> {
         wanted: &Wanted,
     ) -> Result<InStore, BackupError> {
         let Subject {
-            work,
-            plan,
-            number,
-            facts,
+            work, plan, facts, ..
         } = subject;
         let settings = self.executor.settings();
         let mut args = arguments(self.options, plan.compression, settings.lock_wait_timeout);
         args.extend(snapshot.map(|snapshot| format!("--snapshot={snapshot}")));
-        let operation = format!("dumping database {:?}", facts.name);
+        let operation = subject.operation();
+        let name = subject.archive_name(self.options.format);
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
-        let stem = names::stem(number, &facts.name);
         let mut jobs_used = None;
         let (files, finished, contents, compression) = match self.options.format {
             DumpFormat::Custom | DumpFormat::Plain => {
-                let (name, kind, along, compression) = match self.options.format {
+                let (kind, along, compression) = match self.options.format {
                     DumpFormat::Plain => (
-                        format!("{stem}.sql.zst"),
                         Kind::Script(script::DATABASE_END),
                         Along::Plain,
                         script::COMPRESSION,
                     ),
                     _ => (
-                        format!("{stem}.dump"),
                         Kind::Custom,
                         Along::Custom(wanted.clone()),
                         plan.compression.as_str(),
@@ -265,14 +280,7 @@ impl Run<'_> {
                 let jobs = self.options.jobs.unwrap_or(2).clamp(1, most);
                 jobs_used = Some(jobs);
                 let (files, finished) = work
-                    .store_directory(
-                        args,
-                        &facts.name,
-                        jobs,
-                        &format!("{stem}.dir"),
-                        &operation,
-                        &mut progress,
-                    )
+                    .store_directory(args, &facts.name, jobs, &name, &operation, &mut progress)
                     .await?;
                 (files, finished, None, plan.compression.as_str())
             }

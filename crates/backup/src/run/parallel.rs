@@ -14,7 +14,7 @@ use super::queries::{DatabaseFacts, InsideFacts};
 use crate::attest::{Attesting, Contents, Wanted};
 use crate::engine::{self, Failure};
 use crate::manifest::EngineRecord;
-use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, names};
+use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice};
 
 /// Whether our own sessions move the rows.
 pub(super) enum Engine {
@@ -27,10 +27,8 @@ pub(super) enum Engine {
 /// Why pg_dump has to do it alone.
 pub(super) struct Alone {
     pub(super) reason: String,
-    /// Whether it needs another snapshot.
-    pub(super) another_snapshot: bool,
     /// Whether our own sessions had begun.
-    begun: bool,
+    pub(super) begun: bool,
 }
 
 impl Alone {
@@ -38,7 +36,6 @@ impl Alone {
     fn at_once(reason: String) -> Self {
         Self {
             reason,
-            another_snapshot: false,
             begun: false,
         }
     }
@@ -120,11 +117,10 @@ impl Run<'_> {
         let moved = self
             .store_parallel(subject, attesting, &route, wanted)
             .await;
-        let (reason, another_snapshot) = match moved {
+        let reason = match moved {
             Ok(stored) => return Ok(Ok(stored)),
             Err(Failure::Run(error)) => return Err(error),
-            Err(Failure::Stock(reason)) => (reason, false),
-            Err(Failure::Snapshot(reason)) => (reason, true),
+            Err(Failure::Stock(reason)) => reason,
         };
         let reason = format!("the parallel engine gave up: {reason}");
         self.sink.emit(BackupEvent::Warning {
@@ -132,7 +128,6 @@ impl Run<'_> {
         });
         Ok(Err(Alone {
             reason,
-            another_snapshot,
             begun: true,
         }))
     }
@@ -167,10 +162,7 @@ impl Run<'_> {
         wanted: &Wanted,
     ) -> Result<InStore, Failure> {
         let Subject {
-            work,
-            plan,
-            number,
-            facts,
+            work, plan, facts, ..
         } = subject;
         let settings = self.executor.settings();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -183,11 +175,11 @@ impl Run<'_> {
                 route.route()
             ),
         });
-        let operation = format!("dumping database {:?}", facts.name);
-        let stem = names::stem(number, &facts.name);
-        let (kind, name) = match self.options.format {
-            DumpFormat::Directory => (ArchiveKind::DirectoryOrTar, format!("{stem}.dir")),
-            _ => (ArchiveKind::Custom, format!("{stem}.dump")),
+        let operation = subject.operation();
+        let name = subject.archive_name(self.options.format);
+        let kind = match self.options.format {
+            DumpFormat::Directory => ArchiveKind::DirectoryOrTar,
+            _ => ArchiveKind::Custom,
         };
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
         let job = engine::Job {

@@ -41,6 +41,8 @@ pub struct Script {
     pub first_bytes: Option<Vec<u8>>,
     /// What the server counts in `public.t`.
     pub server_rows: u64,
+    /// Whether the table was rewritten before that.
+    pub server_rewritten: bool,
     /// Large objects that the server counts.
     pub server_large_objects: u64,
     /// Counting `public.t` fails with this.
@@ -72,6 +74,7 @@ impl Default for Script {
             pause: Duration::ZERO,
             first_bytes: None,
             server_rows: 1,
+            server_rewritten: false,
             server_large_objects: 0,
             count_fails: None,
             no_snapshot: None,
@@ -467,7 +470,8 @@ fn session_answer(script: &Script, text: &str) -> Result<String, String> {
         if let Some(words) = &script.count_fails {
             return Ok(format!("! {TABLE} 55P03 {words}\n"));
         }
-        return Ok(format!("{TABLE}|{}\n", script.server_rows));
+        let rewritten = if script.server_rewritten { "t" } else { "f" };
+        return Ok(format!("{TABLE}|{}|{rewritten}\n", script.server_rows));
     }
     Ok(String::new())
 }

@@ -120,29 +120,15 @@ fn rows_are_copied(toc: &Toc) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use archive::{DataPosition, Section, TocEntry};
+    use archive::{Section, TocEntry};
 
     use super::*;
 
     fn entry(kind: &str, statement: Option<&str>) -> TocEntry {
         TocEntry {
-            dump_id: 1,
-            table_oid: 0,
-            oid: 1,
             has_data: true,
-            kind: kind.to_owned(),
-            name: "t".to_owned(),
-            schema: Some("s".to_owned()),
-            tablespace: None,
-            access_method: None,
-            owner: None,
-            section: Section::Data,
-            definition: None,
             copy_statement: statement.map(str::to_owned),
-            dependencies: Vec::new(),
-            position: DataPosition::NotSet,
-            file_name: None,
-            lossy: false,
+            ..super::super::lists::tests::entry(1, kind, "t", Section::Data)
         }
     }
 
@@ -155,16 +141,7 @@ mod tests {
     }
 
     fn rows(bytes: u64) -> TableData {
-        TableData {
-            dump_id: 1,
-            oid: 1,
-            schema: "s".to_owned(),
-            name: "t".to_owned(),
-            bytes,
-            rows: Some(1),
-            fingerprint: None,
-            lossy: false,
-        }
+        super::super::lists::tests::rows(1, bytes)
     }
 
     fn with<'a>(toc: &'a Toc, tables: &'a [TableData]) -> Facts<'a> {

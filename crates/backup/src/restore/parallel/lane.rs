@@ -31,6 +31,26 @@ pub(super) struct Table {
     pub(super) ended: AtomicU64,
 }
 
+impl Table {
+    /// A session ended its part, of which the server took so many rows. The last one compares.
+    fn end(&self, rows: u64) -> Result<(), BackupError> {
+        self.taken.fetch_add(rows, Ordering::AcqRel);
+        let ended = self.ended.fetch_add(1, Ordering::AcqRel) + 1;
+        // Read after that: others may have ended since this one's rows were added.
+        let taken = self.taken.load(Ordering::Acquire);
+        match self.total.get() {
+            Some(&(total, parts)) if ended == parts && self.counted && taken != total => {
+                Err(BackupError::ArchiveIncomplete {
+                    subject: self.label.clone(),
+                    problem: format!("the archive holds {total} rows, and the server took {taken}"),
+                })
+            }
+            Some(_) => Ok(()),
+            None => Err(lost("a table ended before its rows")),
+        }
+    }
+}
+
 /// Room in memory for what a message holds; given back when it was sent.
 pub(super) type Room = OwnedSemaphorePermit;
 
@@ -186,18 +206,7 @@ impl Lane {
             }
         }
         let rows = copy.finish().await.map_err(failed)?;
-        let taken = table.taken.fetch_add(rows, Ordering::AcqRel) + rows;
-        let ended = table.ended.fetch_add(1, Ordering::AcqRel) + 1;
-        match table.total.get() {
-            Some(&(total, parts)) if ended == parts && table.counted && taken != total => {
-                Err(Stopped::Failed(BackupError::ArchiveIncomplete {
-                    subject: table.label.clone(),
-                    problem: format!("the archive holds {total} rows, and the server took {taken}"),
-                }))
-            }
-            Some(_) => Ok(()),
-            None => Err(Stopped::Failed(lost("a table ended before its rows"))),
-        }
+        table.end(rows).map_err(Stopped::Failed)
     }
 }
 
@@ -244,5 +253,49 @@ fn lost(problem: &str) -> BackupError {
     BackupError::ArchiveIncomplete {
         subject: "the rows on their way".to_owned(),
         problem: problem.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: u64, parts: u64) -> Table {
+        Table {
+            label: "table s.t".to_owned(),
+            statement: String::new(),
+            counted: true,
+            taken: AtomicU64::new(0),
+            total: std::sync::OnceLock::from((rows, parts)),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    #[test]
+    fn sessions_that_end_at_once_are_added_up() {
+        for _ in 0..500 {
+            let table = table(30, 4);
+            let ready = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                let parts = [5, 7, 8, 10].map(|rows| {
+                    let (table, ready) = (&table, &ready);
+                    scope.spawn(move || {
+                        ready.wait();
+                        table.end(rows)
+                    })
+                });
+                for part in parts {
+                    part.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn rows_that_were_not_taken_are_an_error_of_the_last_session() {
+        let table = table(30, 2);
+        table.end(10).unwrap();
+        let error = table.end(19).unwrap_err().to_string();
+        assert!(error.contains("30") && error.contains("29"), "{error}");
     }
 }

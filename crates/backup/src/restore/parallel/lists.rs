@@ -152,7 +152,12 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn entry(dump_id: i32, kind: &str, name: &str, section: Section) -> TocEntry {
+    pub(in super::super) fn entry(
+        dump_id: i32,
+        kind: &str,
+        name: &str,
+        section: Section,
+    ) -> TocEntry {
         TocEntry {
             dump_id,
             table_oid: 0,
@@ -205,7 +210,7 @@ pub(super) mod tests {
         }
     }
 
-    fn rows(dump_id: i32, bytes: u64) -> TableData {
+    pub(in super::super) fn rows(dump_id: i32, bytes: u64) -> TableData {
         TableData {
             dump_id,
             oid: 1,
