@@ -207,6 +207,17 @@ pub struct EngineRecord {
     pub reason: Option<String>,
 }
 
+impl EngineRecord {
+    /// [`EngineRecord::engine`] where sessions of ours moved the rows.
+    pub const PARALLEL: &str = "parallel";
+
+    /// Whether sessions of ours moved the rows.
+    #[must_use]
+    pub fn moved_rows(&self) -> bool {
+        self.engine == Self::PARALLEL
+    }
+}
+
 impl ArchiveRecord {
     /// Stored size in bytes.
     #[must_use]

@@ -144,7 +144,7 @@ async fn equals_stock(major: u32) {
             engine.route.as_deref().unwrap().contains("address"),
             "{engine:?}"
         );
-        let compression = if major < 16 { "gzip:1" } else { "zstd:2" };
+        let compression = if major < 16 { "gzip:1" } else { "zstd:1-3" };
         assert_eq!(archive.compression, compression);
 
         let mine = put(&container, &archive_of(&home, &ours), "ours");

@@ -1,18 +1,17 @@
 //! Compression of what is pushed in, into the pieces of a custom archive or the bytes of a file.
 //!
 //! Memory: [`PIECE`] twice, and the compressor's own: about 300 KiB for gzip, 1 MiB for LZ4, and
-//! for zstd what its level takes (1 to 3 MiB for the levels 1 to 3).
+//! what [`super::frames`] takes for zstd.
 
 use std::io::{self, Write};
 
 use flate2::{Compress, Compression as GzipLevel, FlushCompress};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
-use zstd::stream::raw::{CParameter, Encoder as ZstdEncoder, InBuffer, Operation, OutBuffer};
 
 use crate::{
     error::ArchiveError,
     header::Compression,
-    write::{WriteFormat, adler::EMPTY},
+    write::{WriteFormat, adler::EMPTY, frames::Frames},
 };
 
 /// Most bytes of a piece of a custom archive. pg_restore takes a buffer of the size of the largest.
@@ -54,7 +53,7 @@ enum State {
     Begin,
     None,
     Gzip(Compress),
-    Zstd(ZstdEncoder<'static>),
+    Zstd(Frames),
     Lz4(Box<FrameEncoder<Vec<u8>>>),
 }
 
@@ -150,23 +149,10 @@ impl Compressor {
                 }
                 State::Gzip(stream)
             }
-            Compression::Zstd => {
-                let mut stream = match kept {
-                    State::Zstd(mut stream) => {
-                        stream.reinit()?;
-                        stream
-                    }
-                    _ => {
-                        let mut stream = ZstdEncoder::new(self.format.level)?;
-                        stream.set_parameter(CParameter::ChecksumFlag(true))?;
-                        stream
-                    }
-                };
-                if let Some(size) = size {
-                    stream.set_pledged_src_size(Some(size as u64))?;
-                }
-                State::Zstd(stream)
-            }
+            Compression::Zstd => State::Zstd(match kept {
+                State::Zstd(frames) => frames,
+                _ => Frames::new(self.format.level)?,
+            }),
             // Not the one before: once it has written, it makes no frame of nothing.
             Compression::Lz4 => {
                 let info = FrameInfo::new()
@@ -208,14 +194,9 @@ impl Compressor {
                     input = &input[taken..];
                 }
             }
-            State::Zstd(stream) => {
-                let mut source = InBuffer::around(input);
-                while source.pos() < input.len() {
-                    let mut made = OutBuffer::around(self.pieces.spare(output));
-                    stream.run(&mut source, &mut made)?;
-                    let made = made.pos();
-                    self.pieces.used += made;
-                }
+            State::Zstd(frames) => {
+                let custom = self.pieces.custom;
+                frames.push(input, &mut |frame| write_frame(custom, frame, output))?;
             }
             State::Lz4(stream) => {
                 stream.write_all(input)?;
@@ -255,15 +236,10 @@ impl Compressor {
                         .ok_or_else(|| io::Error::other("a zlib stream has no checksum"));
                 }
             }
-            State::Zstd(stream) => loop {
-                let mut made = OutBuffer::around(self.pieces.spare(output));
-                let left = stream.finish(&mut made, true)?;
-                let made = made.pos();
-                self.pieces.used += made;
-                if left == 0 {
-                    break;
-                }
-            },
+            State::Zstd(frames) => {
+                let custom = self.pieces.custom;
+                frames.end(&mut |frame| write_frame(custom, frame, output))?;
+            }
             State::Lz4(stream) => {
                 stream.try_finish().map_err(io::Error::other)?;
                 self.pieces.push(stream.get_ref(), output);
@@ -271,6 +247,17 @@ impl Compressor {
             }
         }
         Ok(EMPTY)
+    }
+}
+
+/// A frame ends where a piece ends: pg_restore drops what follows it in one.
+fn write_frame(custom: bool, frame: &[u8], output: &mut Vec<u8>) {
+    if custom {
+        frame
+            .chunks(PIECE)
+            .for_each(|piece| write_piece(piece, output));
+    } else {
+        output.extend_from_slice(frame);
     }
 }
 

@@ -13,12 +13,16 @@ pub struct WriteFormat {
     pub kind: ArchiveKind,
     /// Compression of the data.
     pub compression: Compression,
-    /// Level: for gzip 1 to 9 or -1 (zlib's own default), for zstd 1 to 22; without a meaning for
-    /// the others.
+    /// Level: for gzip 1 to 9 or -1 (zlib's own default), for zstd 1 to 22 or
+    /// [`WriteFormat::SAMPLED`]; without a meaning for the others.
     pub level: i32,
 }
 
 impl WriteFormat {
+    /// The level of zstd for which each unit is sampled: 1, or 2 or 3 where they leave so much less
+    /// that it is worth their time.
+    pub const SAMPLED: i32 = 0;
+
     /// Whether archives of this version can be written so.
     ///
     /// # Errors
@@ -39,7 +43,7 @@ impl WriteFormat {
         let known = match self.compression {
             Compression::None | Compression::Lz4 => true,
             Compression::Gzip => self.level == -1 || (1..=9).contains(&self.level),
-            Compression::Zstd => (1..=22).contains(&self.level),
+            Compression::Zstd => self.level == Self::SAMPLED || (1..=22).contains(&self.level),
         };
         if known {
             Ok(())

@@ -4,6 +4,7 @@ mod adler;
 mod compress;
 mod entry;
 mod format;
+mod frames;
 mod large_objects;
 mod toc;
 mod toc_only;

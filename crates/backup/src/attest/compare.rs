@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use archive::{ArchiveSummary, Fingerprint};
 
 use super::contents::{Contents, Held};
-use super::model::{Attestation, AttestedTable, TableScope};
+use super::model::{Attestation, AttestedLargeObjects, AttestedTable, TableScope};
 
 /// What an archive holds otherwise than its attestation says.
 pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec<String> {
@@ -93,21 +93,66 @@ fn beside_tables(attestation: &Attestation, summary: &ArchiveSummary, found: &mu
     }
     if let Some(attested) = &attestation.large_objects {
         let now = (summary.large_objects, summary.large_object_bytes);
-        if now != (attested.count, attested.bytes) {
-            found.push(format!(
-                "there are {} large objects of {} bytes, {} of {} bytes were attested",
-                now.0, now.1, attested.count, attested.bytes
-            ));
-        } else if let Some(fingerprint) = &attested.fingerprint {
-            let now = summary.large_object_fingerprint.unwrap_or_default();
-            if *fingerprint != now.to_string() {
-                found.push("the large objects are not the same ones as attested".to_owned());
-            }
-        }
+        found.extend(objects_difference(
+            attested,
+            now,
+            summary.large_object_fingerprint,
+        ));
     }
     if let (Some(attested), Some(catalogue)) = (&attestation.catalogue, &summary.catalogue)
         && *attested != Fingerprint::to_string(&catalogue.fingerprint())
     {
         found.push("the definitions of its objects are not those that were attested".to_owned());
+    }
+}
+
+/// `now`: how many large objects there are, and their bytes. What was not fingerprinted is not
+/// compared by it.
+fn objects_difference(
+    attested: &AttestedLargeObjects,
+    now: (u64, u64),
+    fingerprint: Option<Fingerprint>,
+) -> Option<String> {
+    if now != (attested.count, attested.bytes) {
+        return Some(format!(
+            "there are {} large objects of {} bytes, {} of {} bytes were attested",
+            now.0, now.1, attested.count, attested.bytes
+        ));
+    }
+    let others = attested
+        .fingerprint
+        .as_ref()
+        .zip(fingerprint)
+        .is_some_and(|(attested, now)| *attested != now.to_string());
+    others.then(|| "the large objects are not the same ones as attested".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use archive::Fingerprint;
+
+    use super::{AttestedLargeObjects, objects_difference};
+
+    #[test]
+    fn large_objects_are_compared_by_all_that_is_known() {
+        let of = |item: &[u8]| {
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.add(item);
+            fingerprint
+        };
+        let attested = AttestedLargeObjects {
+            count: 1,
+            bytes: 3,
+            fingerprint: Some(of(b"abc").to_string()),
+        };
+        let same = (1, 3);
+        assert_eq!(objects_difference(&attested, same, Some(of(b"abc"))), None);
+        assert_eq!(objects_difference(&attested, same, None), None);
+        let other = objects_difference(&attested, same, Some(of(b"abd")));
+        assert!(other.unwrap().contains("not the same ones"));
+        for now in [(0, 0), (1, 4), (2, 3)] {
+            let counted = objects_difference(&attested, now, None);
+            assert!(counted.unwrap().contains("were attested"), "{now:?}");
+        }
     }
 }

@@ -59,6 +59,14 @@ impl Wanted {
         }
     }
 
+    /// The same without any fingerprint of rows or large objects.
+    pub(crate) fn without_fingerprints(self) -> Self {
+        Self {
+            catalogue: self.catalogue,
+            ..Self::default()
+        }
+    }
+
     /// Whether large objects are fingerprinted.
     pub(crate) fn large_objects(&self) -> bool {
         self.large_objects

@@ -294,6 +294,7 @@ impl Run<'_> {
             self.repo,
             manifest,
             self.options.verify,
+            true,
             done,
             self.sink,
             self.cancel,

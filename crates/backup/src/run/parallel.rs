@@ -167,7 +167,7 @@ impl Run<'_> {
         let settings = self.executor.settings();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let movers = engine::movers(self.options.jobs, processors, settings.max_connections);
-        let compression = plan.compression.as_str();
+        let compression = plan.compression.of_engine();
         self.sink.emit(BackupEvent::Chosen {
             message: format!(
                 "parallel engine for {:?} over {}: {movers} movers, {compression}",
@@ -214,7 +214,7 @@ impl Run<'_> {
             contents: Some(Contents::Archive(done.summary)),
             seconds: progress.finish(),
             engine: Some(EngineRecord {
-                engine: "parallel".to_owned(),
+                engine: EngineRecord::PARALLEL.to_owned(),
                 route: Some(route.route().to_string()),
                 jobs: Some(movers),
                 reason: None,

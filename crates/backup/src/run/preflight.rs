@@ -62,13 +62,22 @@ impl Compression {
     /// The same where the archive is written by us.
     pub(crate) fn write_format(self, kind: ArchiveKind) -> WriteFormat {
         let (compression, level) = match self {
-            Self::Zstd2 => (archive::Compression::Zstd, 2),
+            // What pg_dump compresses as a stream is smaller at level 2; our frames hardly ever.
+            Self::Zstd2 => (archive::Compression::Zstd, WriteFormat::SAMPLED),
             Self::Gzip1 => (archive::Compression::Gzip, 1),
         };
         WriteFormat {
             kind,
             compression,
             level,
+        }
+    }
+
+    /// Word of the manifest where the archive is written by us.
+    pub(crate) fn of_engine(self) -> &'static str {
+        match self {
+            Self::Zstd2 => "zstd:1-3",
+            Self::Gzip1 => "gzip:1",
         }
     }
 
