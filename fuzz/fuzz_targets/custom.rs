@@ -19,7 +19,7 @@ impl<R: Read> Read for Single<R> {
 fuzz_target!(|bytes: &[u8]| {
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     let Ok(summary) = check_custom(Cursor::new(bytes), &options) else {
         return;

@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (toc, file) = rest.split_at(rest.len().min(usize::from(u16::from_be_bytes(*length))));
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     // The compression of the files is that of their first byte.
     let ending = match file.first() {

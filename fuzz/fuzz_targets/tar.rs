@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     // Mutated headers rarely keep their checksum: it is put right, so that what is behind it is
     // reached.

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 
 const OPTIONS: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
-    catalogue: true,
+    catalogue: archive::CatalogueDetail::Objects,
 };
 
 /// All data, in the order of the file: of an entry, or of a large object.

@@ -9,6 +9,7 @@ use crate::{
     data::DataEntry,
     error::ArchiveError,
     header::{ArchiveKind, Header},
+    name::LastName,
     options::CheckOptions,
     primitives::ArchiveReader,
     summary::{ArchiveSummary, SequenceValue},
@@ -77,12 +78,13 @@ pub(crate) fn walk<R: Read>(
         encoding: None,
         utf8: true,
     };
-    let mut catalogue = options.catalogue.then(CatalogueBuilder::default);
+    let mut catalogue = CatalogueBuilder::new(options.catalogue);
+    let with_catalogue = catalogue.is_some();
     let keep = |kind: &str, name: &str| {
         matches!(
             kind,
             "ENCODING" | "SEQUENCE SET" | "TABLE" | "BLOB METADATA"
-        ) || (options.catalogue && CatalogueBuilder::wants(kind, name))
+        ) || (with_catalogue && CatalogueBuilder::wants(kind, name))
     };
     // Tables come before their rows.
     let mut inheriting = HashSet::new();
@@ -107,7 +109,11 @@ pub(crate) fn walk<R: Read>(
         let entry = Box::new(entry);
         each(reader, Part::Entry { entry, inherits })?;
     }
-    walked.summary.catalogue = catalogue.map(CatalogueBuilder::finish);
+    if let Some(builder) = catalogue {
+        let (objects, fingerprint) = builder.finish();
+        walked.summary.catalogue = objects;
+        walked.summary.catalogue_fingerprint = Some(fingerprint);
+    }
     Ok(walked)
 }
 
@@ -119,14 +125,16 @@ impl Contents {
         options: &CheckOptions<'_>,
     ) -> Result<Self, ArchiveError> {
         let mut entries = Vec::new();
+        let mut schema = LastName::default();
         let walked = walk(reader, Some(kind), options, &mut |_, part| {
             if let Part::Entry { entry, inherits } = part
                 && entry.has_data
             {
-                entries.push(DataEntry::of(*entry, inherits));
+                entries.push(DataEntry::of(*entry, inherits, &mut schema));
             }
             Ok(())
         })?;
+        entries.shrink_to_fit();
         Ok(Self {
             summary: walked.summary,
             entries,

@@ -4,6 +4,7 @@ use crate::{
     columns::order_of_columns,
     error::ArchiveError,
     fingerprint::{Fingerprint, ItemHasher},
+    name::{LastName, Name},
     options::Fingerprints,
     rows::RowCounter,
     summary::{ArchiveSummary, TableData},
@@ -11,41 +12,63 @@ use crate::{
     write::LargeObjectsSummary,
 };
 
+const TABLE_DATA: &str = "TABLE DATA";
+const BLOBS: &str = "BLOBS";
+
 /// What is kept of an entry that has data.
 pub(crate) struct DataEntry {
     dump_id: i32,
     oid: u32,
-    kind: String,
-    schema: Option<String>,
-    name: String,
+    schema: Option<Name>,
+    name: Name,
     copied: bool,
-    /// Of a table that inherits: the order of its columns' names.
-    columns: Option<Vec<usize>>,
     lossy: bool,
     position: DataPosition,
-    file_name: Option<String>,
+    /// `None` for the rows of a table as most are, in a custom archive.
+    more: Option<Box<More>>,
+}
+
+/// What few entries have.
+struct More {
+    kind: Box<str>,
+    /// Of a table that inherits: the order of its columns' names.
+    columns: Option<Vec<usize>>,
+    file_name: Option<Box<str>>,
 }
 
 impl DataEntry {
-    /// `inherits` says whether the rows are those of a table that inherits.
-    pub(crate) fn of(entry: TocEntry, inherits: bool) -> Self {
+    /// `inherits` says whether the rows are those of a table that inherits; `schema` is that of the
+    /// entry before.
+    pub(crate) fn of(entry: TocEntry, inherits: bool, schema: &mut LastName) -> Self {
         let statement = entry.copy_statement.as_deref().filter(|_| inherits);
-        Self {
+        let more = More {
             columns: statement.and_then(order_of_columns),
+            file_name: entry.file_name.map(String::into_boxed_str),
+            kind: entry.kind.into_boxed_str(),
+        };
+        let plain = &*more.kind == TABLE_DATA && more.columns.is_none() && more.file_name.is_none();
+        Self {
+            more: (!plain).then(|| Box::new(more)),
             dump_id: entry.dump_id,
             oid: entry.oid,
             copied: entry.copy_statement.is_some(),
             lossy: entry.lossy,
             position: entry.position,
-            file_name: entry.file_name,
-            kind: entry.kind,
-            schema: entry.schema,
-            name: entry.name,
+            schema: entry.schema.map(|name| schema.share(&name)),
+            name: entry.name.into(),
         }
     }
 
+    fn kind(&self) -> &str {
+        self.more.as_ref().map_or(TABLE_DATA, |more| &more.kind)
+    }
+
     pub(crate) fn is_large_objects(&self) -> bool {
-        self.kind == "BLOBS"
+        self.kind() == BLOBS
+    }
+
+    fn columns(&self) -> Option<Vec<usize>> {
+        self.more.as_ref()?.columns.clone()
     }
 
     pub(crate) fn dump_id(&self) -> i32 {
@@ -57,11 +80,11 @@ impl DataEntry {
     }
 
     pub(crate) fn file_name(&self) -> Option<&str> {
-        self.file_name.as_deref()
+        self.more.as_ref()?.file_name.as_deref()
     }
 
     pub(crate) fn describe(&self) -> String {
-        describe(&self.kind, self.schema.as_deref(), &self.name)
+        describe(self.kind(), self.schema.as_deref(), &self.name)
     }
 }
 
@@ -79,7 +102,7 @@ impl<'a> DataSink<'a> {
             bytes: 0,
             rows: entry
                 .copied
-                .then(|| RowCounter::new(fingerprints.of_table(entry.oid), entry.columns.clone())),
+                .then(|| RowCounter::new(fingerprints.of_table(entry.oid), entry.columns())),
         }
     }
 
@@ -97,7 +120,7 @@ impl<'a> DataSink<'a> {
             Some(rows) => Some(rows.finish().map_err(|problem| self.damaged(problem))?),
             None => None,
         };
-        Ok((self.entry.kind == "TABLE DATA").then(|| TableData {
+        Ok((self.entry.kind() == TABLE_DATA).then(|| TableData {
             dump_id: self.entry.dump_id,
             oid: self.entry.oid,
             schema: self.entry.schema.clone().unwrap_or_default(),

@@ -27,9 +27,10 @@ const BLOCK: usize = 64;
 /// Bytes that the end mark and the length take in the last block.
 const END: usize = 9;
 
-/// Sum, modulo 2^128, of the first 16 bytes of the SHA-256 of each item.
+/// Sum, modulo 2^128, of the first 16 bytes of the SHA-256 of each item. Held as bytes, big endian:
+/// as a number each of 100,000 tables would take twice the room for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fingerprint(u128);
+pub struct Fingerprint([u8; 16]);
 
 /// Hashes an item that comes in pieces.
 #[derive(Clone, Default)]
@@ -43,7 +44,7 @@ impl Fingerprint {
 
     /// Adds all items that another fingerprint was made of.
     pub fn merge(&mut self, other: Self) {
-        self.add_hash(other.0);
+        self.add_hash(other.number());
     }
 
     /// Adds what was fingerprinted, where it was, to a sum that begins with the first.
@@ -53,9 +54,13 @@ impl Fingerprint {
         }
     }
 
+    fn number(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// Adds an item by its hash.
     pub(crate) fn add_hash(&mut self, hash: u128) {
-        self.0 = self.0.wrapping_add(hash);
+        self.0 = self.number().wrapping_add(hash).to_be_bytes();
     }
 }
 
@@ -97,7 +102,7 @@ fn first_half(digest: &[u8]) -> u128 {
 /// 32 lower-case hexadecimal digits.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", self.number())
     }
 }
 
@@ -119,7 +124,7 @@ impl FromStr for Fingerprint {
         digits
             .then(|| u128::from_str_radix(text, 16).ok())
             .flatten()
-            .map(Self)
+            .map(|number| Self(number.to_be_bytes()))
             .ok_or_else(|| NoFingerprint {
                 text: text.chars().take(40).collect(),
             })

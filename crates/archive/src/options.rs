@@ -7,8 +7,20 @@ use std::fmt;
 pub struct CheckOptions<'a> {
     /// Which rows are fingerprinted.
     pub fingerprints: Fingerprints<'a>,
-    /// Whether the definitions of all objects are taken from the table of contents.
-    pub catalogue: bool,
+    /// What is taken from the table of contents about the definitions of all objects.
+    pub catalogue: CatalogueDetail,
+}
+
+/// How much of the catalogue is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CatalogueDetail {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its fingerprint, in constant memory.
+    Fingerprint,
+    /// Each object with its hashes, and the fingerprint.
+    Objects,
 }
 
 /// Which rows are fingerprinted.

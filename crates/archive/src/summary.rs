@@ -1,6 +1,8 @@
 //! What a check of a whole archive found.
 
-use crate::{catalogue::Catalogue, fingerprint::Fingerprint, header::Header, toc::TocEntry};
+use crate::{
+    catalogue::Catalogue, fingerprint::Fingerprint, header::Header, name::Name, toc::TocEntry,
+};
 
 /// Rows of one `TABLE DATA` entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,9 +12,9 @@ pub struct TableData {
     /// Oid of the table in the source; 0 in plain dumps.
     pub oid: u32,
     /// Schema of the table.
-    pub schema: String,
+    pub schema: Name,
     /// Name of the table.
-    pub name: String,
+    pub name: Name,
     /// Decoded bytes, with the terminator.
     pub bytes: u64,
     /// Rows, where they are in COPY's text format; `None` for INSERT statements.
@@ -64,6 +66,8 @@ pub struct ArchiveSummary {
     pub sequences: Vec<SequenceValue>,
     /// Definitions of all objects, where they were asked for.
     pub catalogue: Option<Catalogue>,
+    /// Fingerprint of the catalogue ([`Catalogue::fingerprint`]), where it was asked for.
+    pub catalogue_fingerprint: Option<Fingerprint>,
     /// Stored bytes that were read.
     pub stored_bytes: u64,
     /// Files of a directory archive, `toc.dat` first.
@@ -114,6 +118,7 @@ impl ArchiveSummary {
             large_object_fingerprint: None,
             sequences: Vec::new(),
             catalogue: None,
+            catalogue_fingerprint: None,
             stored_bytes: 0,
             files: Vec::new(),
         }

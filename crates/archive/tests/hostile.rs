@@ -121,7 +121,7 @@ fn a_zero_byte_is_damage_whether_it_is_kept_or_not() {
         .null();
     writer.position(3, 0);
     let catalogue = CheckOptions {
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
         ..CheckOptions::default()
     };
     let bytes = &writer.bytes;
@@ -402,13 +402,13 @@ proptest! {
         };
         let pieces: Vec<_> = data.chunks(piece).collect();
         let writer = table(16, compression, &pieces);
-        let all = CheckOptions { fingerprints: Fingerprints::All, catalogue: false };
+        let all = CheckOptions { fingerprints: Fingerprints::All, catalogue: archive::CatalogueDetail::None };
         let summary = check_custom(Cursor::new(&writer.bytes), &all).unwrap();
         prop_assert_eq!(summary.tables[0].fingerprint, Some(expected));
         prop_assert_eq!(summary.tables[0].oid, 1);
         for wanted in [true, false] {
             let only = |oid: u32| (oid == 1) == wanted;
-            let some = CheckOptions { fingerprints: Fingerprints::Tables(&only), catalogue: false };
+            let some = CheckOptions { fingerprints: Fingerprints::Tables(&only), catalogue: archive::CatalogueDetail::None };
             let summary = check_custom(Cursor::new(&writer.bytes), &some).unwrap();
             prop_assert_eq!(summary.tables[0].fingerprint, wanted.then_some(expected));
         }

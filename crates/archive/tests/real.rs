@@ -20,7 +20,7 @@ fn whole_archives(major: u32) {
     let corpus = Corpus::new(major);
     let all = CheckOptions {
         fingerprints: Fingerprints::All,
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     let mut found = None;
     for compression in corpus.compressions() {
@@ -103,7 +103,7 @@ fn whole_archives(major: u32) {
 fn tar_archive(corpus: &Corpus) {
     let all = CheckOptions {
         fingerprints: Fingerprints::All,
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     let path = corpus.dump("whole.tar", &["-Ft"]);
     let bytes = std::fs::read(path).unwrap();
@@ -171,7 +171,9 @@ fn tar_archive(corpus: &Corpus) {
 
 fn by_name(summary: &ArchiveSummary) -> BTreeMap<String, TableData> {
     let tables = summary.tables.iter().cloned();
-    tables.map(|table| (table.name.clone(), table)).collect()
+    tables
+        .map(|table| (table.name.to_string(), table))
+        .collect()
 }
 
 #[test]

@@ -233,7 +233,7 @@ fn stock_archives_stream(case: &Case, stock: &[u8], summary: &ArchiveSummary) {
     assert_eq!(expected.large_objects.len() as u64, summary.large_objects);
     for table in &summary.tables {
         let (entry, rows, count) = &expected.rows[&table.dump_id];
-        assert_eq!((&entry.name, Some(*count)), (&table.name, table.rows));
+        assert_eq!((&*entry.name, Some(*count)), (&*table.name, table.rows));
         assert_eq!(rows.len() as u64 + 5, table.bytes);
     }
     for at in 0..if case.major >= 16 { 5 } else { 3 } {

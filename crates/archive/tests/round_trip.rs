@@ -14,7 +14,7 @@ use testkit::schema::load_bar31;
 
 const OPTIONS: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
-    catalogue: true,
+    catalogue: archive::CatalogueDetail::Objects,
 };
 
 fn check(path: &Path) -> ArchiveSummary {
@@ -26,7 +26,7 @@ fn rows(summary: &ArchiveSummary) -> BTreeMap<(String, String), (Option<u64>, St
     let tables = summary.tables.iter().map(|table| {
         let fingerprint = table.fingerprint.unwrap().to_string();
         (
-            (table.schema.clone(), table.name.clone()),
+            (table.schema.to_string(), table.name.to_string()),
             (table.rows, fingerprint),
         )
     });

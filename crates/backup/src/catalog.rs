@@ -5,21 +5,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures_util::{StreamExt, stream};
 use jiff::{Timestamp, civil, tz::TimeZone};
-use sha2::{Digest, Sha256};
 use storage::{Entry, Store};
 use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
 
+use crate::manifest_file::{self, Depth, Stored};
 use crate::repository::DamagedBackup;
 use crate::{
     BackupError, BackupId, Catalog, Manifest, ProofSummary, Repository, RunRecord, RunState, lock,
     manifest, prove, records, state::StateDir,
 };
 
-/// Largest manifest or list of hashes that is read, bytes. One line for each of 100,000 files of
+/// Largest list of hashes or proof that is read, bytes. One line for each of 100,000 files of
 /// a directory archive fits.
 const MAX_TEXT: u64 = 64 << 20;
 /// Manifests that are read at once.
 const AT_ONCE: usize = 8;
+/// Bytes of a manifest that is read when no other large one is.
+const LARGE: u64 = 1 << 20;
 
 impl Repository {
     /// Where a backup is, for people.
@@ -39,12 +42,25 @@ impl Repository {
     /// # Errors
     /// When the store or the state directory cannot be read; a damaged backup is no error.
     pub async fn catalog(&self) -> Result<Catalog, BackupError> {
-        let Stored {
+        self.catalog_of(Depth::Whole).await
+    }
+
+    /// As [`Repository::catalog`], without the tables of the attestations, which take most of the
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`Repository::catalog`].
+    pub async fn catalog_without_tables(&self) -> Result<Catalog, BackupError> {
+        self.catalog_of(Depth::WithoutTables).await
+    }
+
+    async fn catalog_of(&self, depth: Depth) -> Result<Catalog, BackupError> {
+        let Found {
             backups,
             proofs,
             damaged,
             incomplete,
-        } = self.stored().await?;
+        } = self.stored(depth).await?;
         let state = StateDir::existing(&self.state_dir)?;
         let runs = self.runs(state.as_ref(), &backups, &damaged, &incomplete)?;
         Ok(Catalog {
@@ -57,7 +73,7 @@ impl Repository {
 
     /// Largest sequence number of a backup, 0 where there is none.
     pub(crate) async fn newest_sequence(&self) -> Result<u64, BackupError> {
-        let backups = self.stored().await?.backups;
+        let backups = self.stored(Depth::WithoutTables).await?.backups;
         Ok(backups.first().map_or(0, |manifest| manifest.sequence))
     }
 
@@ -67,11 +83,25 @@ impl Repository {
     /// [`BackupError::NotFound`], [`BackupError::Ambiguous`]; [`BackupError::Manifest`] when the
     /// one that is meant is damaged.
     pub async fn find(&self, wanted: &str) -> Result<Manifest, BackupError> {
-        let Stored {
+        let id = self.find_id(wanted).await?;
+        let read = manifest_file::read(self.store.as_ref(), &id).await;
+        read.and_then(|read| read.manifest)
+            .map_err(|problem| BackupError::Manifest {
+                id: id.to_string(),
+                problem,
+            })
+    }
+
+    /// The id of one backup, found as by [`Repository::find`].
+    ///
+    /// # Errors
+    /// As [`Repository::find`].
+    pub async fn find_id(&self, wanted: &str) -> Result<BackupId, BackupError> {
+        let Found {
             mut backups,
             damaged,
             ..
-        } = self.stored().await?;
+        } = self.stored(Depth::WithoutTables).await?;
         let not_found = |reason: String| BackupError::NotFound {
             wanted: wanted.to_owned(),
             reason,
@@ -79,9 +109,10 @@ impl Repository {
         if wanted == "latest" {
             // What a restore replaced is not what the next one is to bring back.
             let position = backups.iter().position(|manifest| !manifest.is_safety());
-            return position
-                .map(|at| backups.swap_remove(at))
-                .ok_or_else(|| not_found(self.no_latest(backups.len(), &damaged)));
+            let Some(at) = position else {
+                return Err(not_found(self.no_latest(backups.len(), &damaged)));
+            };
+            return Ok(backups.swap_remove(at).id);
         }
         if wanted.is_empty() {
             return Err(not_found("the id is empty".to_owned()));
@@ -112,8 +143,10 @@ impl Repository {
                     });
                 }
                 let at = backups.iter().position(|manifest| manifest.id == *id);
-                at.map(|at| backups.swap_remove(at))
-                    .ok_or_else(|| not_found("it vanished meanwhile".to_owned()))
+                match at {
+                    Some(at) => Ok(backups.swap_remove(at).id),
+                    None => Err(not_found("it vanished meanwhile".to_owned())),
+                }
             }
             several => Err(BackupError::Ambiguous {
                 wanted: wanted.to_owned(),
@@ -138,7 +171,7 @@ impl Repository {
     }
 
     /// Backups newest first, damaged ones, and directories without a manifest.
-    async fn stored(&self) -> Result<Stored, BackupError> {
+    async fn stored(&self, depth: Depth) -> Result<Found, BackupError> {
         let entries = self
             .store
             .list("")
@@ -167,9 +200,17 @@ impl Repository {
             }
         }
         let store = self.store.as_ref();
+        let one_large = &Semaphore::new(1);
         let loaded: Vec<(BackupId, Result<Loaded, String>)> = stream::iter(complete)
             .map(|(id, entries)| async move {
-                let loaded = load(store, &id, &entries).await;
+                let name = format!("{id}/{}", manifest::FILE_NAME);
+                let large = entries.iter().any(|e| e.name == name && e.bytes > LARGE);
+                let alone = match large {
+                    true => one_large.acquire().await.ok(),
+                    false => None,
+                };
+                let loaded = load(store, &id, &entries, depth).await;
+                drop(alone);
                 (id, loaded)
             })
             .buffered(AT_ONCE)
@@ -195,7 +236,7 @@ impl Repository {
             .collect();
         proofs.sort_by_key(|proof: &ProofSummary| order.get(&proof.backup).copied());
         damaged.reverse();
-        Ok(Stored {
+        Ok(Found {
             backups,
             proofs,
             damaged,
@@ -262,7 +303,7 @@ impl Repository {
 }
 
 /// What the store holds.
-struct Stored {
+struct Found {
     /// Newest first.
     backups: Vec<Manifest>,
     /// In the order of the backups.
@@ -311,40 +352,6 @@ pub(crate) async fn read_text(store: &dyn Store, name: &str) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// Parses a manifest of the backup `id`.
-pub(crate) fn parse(id: &BackupId, bytes: &[u8]) -> Result<Manifest, String> {
-    #[derive(serde::Deserialize)]
-    struct Version {
-        format_version: u32,
-    }
-    let unreadable = |error: serde_json::Error| format!("{}: {error}", manifest::FILE_NAME);
-    // The version first: everything else may look different in a newer format.
-    let version: Version = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if version.format_version > manifest::FORMAT_VERSION {
-        return Err(format!(
-            "it has format {}, and this program reads formats up to {}: use a newer pgstow",
-            version.format_version,
-            manifest::FORMAT_VERSION
-        ));
-    }
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if manifest.id != *id {
-        return Err(format!(
-            "{} belongs to backup {}",
-            manifest::FILE_NAME,
-            manifest.id
-        ));
-    }
-    let mut names = BTreeSet::new();
-    for file in manifest.files() {
-        storage::check_name(&file.name).map_err(|error| error.to_string())?;
-        if !names.insert(file.name.as_str()) {
-            return Err(format!("it names {} twice", file.name));
-        }
-    }
-    Ok(manifest)
-}
-
 /// Parses `SHA256SUMS`: file name to digest.
 pub(crate) fn parse_sums(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
     let broken = |line: &str| format!("{} has a line {line:?}", manifest::SUMS_NAME);
@@ -370,13 +377,12 @@ pub(crate) fn parse_sums(bytes: &[u8]) -> Result<BTreeMap<String, String>, Strin
 /// Where the list of hashes and the manifest disagree: file and problem.
 pub(crate) fn compare_sums(
     manifest: &Manifest,
-    manifest_bytes: &[u8],
+    manifest_sha256: &str,
     sums: &BTreeMap<String, String>,
 ) -> Vec<(String, String)> {
-    let own = hex::encode(Sha256::digest(manifest_bytes));
     let mut problems = Vec::new();
     match sums.get(manifest::FILE_NAME) {
-        Some(listed) if *listed == own => {}
+        Some(listed) if listed == manifest_sha256 => {}
         Some(_) => problems.push((
             manifest::FILE_NAME.to_owned(),
             format!("its hash is not the one in {}", manifest::SUMS_NAME),
@@ -403,12 +409,17 @@ pub(crate) fn compare_sums(
     problems
 }
 
-async fn load(store: &dyn Store, id: &BackupId, entries: &[Entry]) -> Result<Loaded, String> {
-    let bytes = read_text(store, &format!("{id}/{}", manifest::FILE_NAME)).await?;
-    let manifest = parse(id, &bytes)?;
+async fn load(
+    store: &dyn Store,
+    id: &BackupId,
+    entries: &[Entry],
+    depth: Depth,
+) -> Result<Loaded, String> {
+    let Stored { sha256, manifest } = manifest_file::read_to(store, id, depth).await?;
+    let manifest = manifest?;
     let sums = read_text(store, &format!("{id}/{}", manifest::SUMS_NAME)).await?;
     let sums = parse_sums(&sums)?;
-    if let Some((file, problem)) = compare_sums(&manifest, &bytes, &sums).into_iter().next() {
+    if let Some((file, problem)) = compare_sums(&manifest, &sha256, &sums).into_iter().next() {
         return Err(format!("{file}: {problem}"));
     }
     let sizes: HashMap<&str, u64> = entries
@@ -434,6 +445,6 @@ async fn load(store: &dyn Store, id: &BackupId, entries: &[Entry]) -> Result<Loa
             }
         }
     }
-    let proof = prove::newest_summary(store, id, entries, &bytes).await;
+    let proof = prove::newest_summary(store, id, entries, &sha256).await;
     Ok((manifest, proof))
 }

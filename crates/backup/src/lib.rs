@@ -16,6 +16,7 @@ mod export;
 pub mod id;
 mod lock;
 pub mod manifest;
+mod manifest_file;
 mod names;
 mod prove;
 mod prune;

@@ -149,7 +149,7 @@ pub async fn apply_prune(
         return Ok(());
     }
     let state = StateDir::open(&repo.state_dir)?;
-    let catalog = repo.catalog().await?;
+    let catalog = repo.catalog_without_tables().await?;
     let mut targets: BTreeMap<String, (String, Vec<&crate::BackupId>)> = BTreeMap::new();
     for manifest in &catalog.backups {
         if let Some((id, _)) = plan.remove.iter().find(|(id, _)| *id == manifest.id) {
@@ -163,7 +163,7 @@ pub async fn apply_prune(
     let holder = Holder::this("prune", None, repo.clock.as_ref());
     for (key, (name, ids)) in targets {
         let _lock = TargetLock::acquire(&state, &key, &name, &holder).await?;
-        still_as_planned(&repo.catalog().await?, plan, &key)?;
+        still_as_planned(&repo.catalog_without_tables().await?, plan, &key)?;
         // Oldest first: what is cut short leaves the newest.
         for id in ids.into_iter().rev() {
             let removed = run::remove_backup(repo.store.as_ref(), id)

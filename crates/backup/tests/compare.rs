@@ -21,7 +21,7 @@ const DATABASE: &str = "the source";
 fn expected(path: &Path) -> Expected {
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     let summary = archive::check_custom(File::open(path).unwrap(), &options).unwrap();
     Expected::of_archive(&summary)

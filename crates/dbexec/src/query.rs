@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncBufReadExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{DbMode, ServerIdentity};
@@ -22,7 +22,7 @@ pub(crate) const MAX_ANSWER: u64 = 64 << 20;
 ///
 /// # Errors
 /// [`ExecError::Query`] with the server's own words, or the program's failure.
-pub async fn rows<T: DeserializeOwned>(
+pub async fn rows<T: DeserializeOwned + Send>(
     executor: &dyn PgExecutor,
     database: &str,
     name: &'static str,
@@ -37,8 +37,19 @@ pub async fn rows<T: DeserializeOwned>(
         settings.lock_wait_timeout.as_millis(),
         json_rows(select)
     );
-    let text = run(executor, database, name, &script, vars, false).await?;
-    decode_rows(name, database, &text)
+    let mut decoder = RowDecoder::new();
+    let mut taking = |text: &mut Vec<u8>| decoder.take(text);
+    let rest = run(
+        executor,
+        database,
+        name,
+        &script,
+        vars,
+        false,
+        Some(&mut taking),
+    )
+    .await?;
+    decoder.finish(name, database, rest.into_bytes())
 }
 
 /// A SELECT as a statement that answers each row in JSON.
@@ -47,22 +58,75 @@ pub(crate) fn json_rows(select: &str) -> String {
     format!("select pg_catalog.row_to_json(pgstow_row) from (\n{select}\n) pgstow_row;\n")
 }
 
-/// Decodes what [`json_rows`] answered.
-pub(crate) fn decode_rows<T: DeserializeOwned>(
-    name: &'static str,
-    database: &str,
-    text: &str,
-) -> Result<Vec<T>, ExecError> {
-    // A row may be printed over several lines.
-    serde_json::Deserializer::from_str(text)
-        .into_iter()
-        .collect::<Result<Vec<T>, _>>()
-        .map_err(|error| ExecError::Query {
-            query: name,
-            database: database.to_owned(),
-            message: format!("the answer was not understood ({error}): {}", shorten(text)),
-        })
+/// Decodes what [`json_rows`] answers while it comes: 100,000 rows are not held as text as well.
+pub(crate) struct RowDecoder<T> {
+    rows: Vec<T>,
+    wrong: Option<String>,
 }
+
+impl<T: DeserializeOwned + Send> RowDecoder<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            rows: Vec::new(),
+            wrong: None,
+        }
+    }
+
+    /// Takes the rows off the front that are there whole. What is left is the beginning of a row, or
+    /// no row.
+    pub(crate) fn take(&mut self, text: &mut Vec<u8>) {
+        if self.wrong.is_some() {
+            text.clear();
+            return;
+        }
+        let mut taken = 0;
+        // A row may be printed over several lines.
+        let mut values = serde_json::Deserializer::from_slice(text).into_iter::<T>();
+        // The line that ends an answer is no row.
+        while text[taken..].trim_ascii_start().first() == Some(&b'{') {
+            match values.next() {
+                Some(Ok(row)) => {
+                    self.rows.push(row);
+                    taken = values.byte_offset();
+                }
+                Some(Err(error)) if error.is_eof() => break,
+                Some(Err(error)) => {
+                    let rest = String::from_utf8_lossy(&text[taken..]);
+                    self.wrong = Some(format!("({error}): {}", shorten(&rest)));
+                    break;
+                }
+                None => break,
+            }
+        }
+        text.drain(..taken);
+    }
+
+    /// All rows; `rest` is what stood before the end of the answer and was not taken.
+    pub(crate) fn finish(
+        mut self,
+        name: &'static str,
+        database: &str,
+        mut rest: Vec<u8>,
+    ) -> Result<Vec<T>, ExecError> {
+        self.take(&mut rest);
+        if self.wrong.is_none() && !rest.trim_ascii().is_empty() {
+            self.wrong = Some(shorten(&String::from_utf8_lossy(&rest)));
+        }
+        match self.wrong {
+            None => Ok(self.rows),
+            Some(wrong) => Err(ExecError::Query {
+                query: name,
+                database: database.to_owned(),
+                message: format!("the answer was not understood {wrong}"),
+            }),
+        }
+    }
+}
+
+/// Takes from an answer that is still coming what is not to be held.
+pub(crate) type Taking<'a> = &'a mut (dyn FnMut(&mut Vec<u8>) + Send);
+/// Bytes of an answer that are held before rows are taken off.
+pub(crate) const HELD: usize = 64 << 10;
 
 /// Runs statements that return nothing, in one psql session that stops at the first error.
 /// `single_transaction` wraps them in one transaction.
@@ -77,9 +141,17 @@ pub async fn execute(
     vars: &[(&str, &str)],
     single_transaction: bool,
 ) -> Result<(), ExecError> {
-    run(executor, database, name, script, vars, single_transaction)
-        .await
-        .map(drop)
+    run(
+        executor,
+        database,
+        name,
+        script,
+        vars,
+        single_transaction,
+        None,
+    )
+    .await
+    .map(drop)
 }
 
 /// Runs a script; where psql could not be started, once more after the search for programs has
@@ -91,13 +163,33 @@ async fn run(
     script: &str,
     vars: &[(&str, &str)],
     single_transaction: bool,
+    mut taking: Option<Taking<'_>>,
 ) -> Result<String, ExecError> {
-    match run_once(executor, database, name, script, vars, single_transaction).await {
-        Err(ExecError::ProgramMissing { .. }) => {
-            executor.program(PgProgram::Psql).await?;
-            run_once(executor, database, name, script, vars, single_transaction).await
+    let mut again = false;
+    loop {
+        // Written out: a closure's borrow does not end with `Option::as_deref_mut`.
+        let taking: Option<Taking<'_>> = match &mut taking {
+            Some(taking) => Some(&mut **taking),
+            None => None,
+        };
+        let answer = run_once(
+            executor,
+            database,
+            name,
+            script,
+            vars,
+            single_transaction,
+            taking,
+        )
+        .await;
+        match answer {
+            // Nothing was answered then.
+            Err(ExecError::ProgramMissing { .. }) if !again => {
+                executor.program(PgProgram::Psql).await?;
+                again = true;
+            }
+            answer => return answer,
         }
-        answer => answer,
     }
 }
 
@@ -108,6 +200,7 @@ async fn run_once(
     script: &str,
     vars: &[(&str, &str)],
     single_transaction: bool,
+    mut taking: Option<Taking<'_>>,
 ) -> Result<String, ExecError> {
     let failed = |message: String| ExecError::Query {
         query: name,
@@ -135,8 +228,29 @@ async fn run_once(
     );
     let running = executor.start(invocation).await?;
     let mut answer = Vec::new();
-    let mut limited = running.stdout.take(MAX_ANSWER + 1);
-    if let Err(error) = limited.read_to_end(&mut answer).await {
+    let mut total = 0;
+    let mut output = running.stdout;
+    let read = async {
+        loop {
+            let piece = output.fill_buf().await?;
+            let length = piece.len();
+            if length == 0 {
+                return Ok(());
+            }
+            total += length as u64;
+            answer.extend_from_slice(piece);
+            output.consume(length);
+            if total > MAX_ANSWER {
+                return Ok(());
+            }
+            if let Some(taking) = &mut taking
+                && answer.len() > HELD
+            {
+                taking(&mut answer);
+            }
+        }
+    };
+    if let Err(error) = read.await {
         return Err(match ExecError::from_io(error) {
             Ok(ExecError::Failed { stderr, .. }) => failed(stderr.join(" | ")),
             Ok(error) => error,
@@ -147,7 +261,7 @@ async fn run_once(
             },
         });
     }
-    if answer.len() as u64 > MAX_ANSWER {
+    if total > MAX_ANSWER {
         return Err(failed(format!(
             "the answer is longer than {} MiB",
             MAX_ANSWER >> 20
@@ -255,7 +369,17 @@ pub async fn check_no_pooler(executor: &dyn PgExecutor) -> Result<(), ExecError>
         return Ok(());
     }
     let (address, pooler) = (context.target_name(), "pgbouncer");
-    let failure = match run(executor, pooler, "pooler", "show version;", &[], false).await {
+    let failure = match run(
+        executor,
+        pooler,
+        "pooler",
+        "show version;",
+        &[],
+        false,
+        None,
+    )
+    .await
+    {
         // A database may be called so; a server has no setting `version`.
         Ok(_) => "it answers SHOW VERSION".to_owned(),
         Err(error @ ExecError::Pooler { .. }) => return Err(error),

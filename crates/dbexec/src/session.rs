@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::{
     ExecError, Input, Invocation, PgExecutor, PgProgram, ProgramOutput, RunningProgram,
 };
-use crate::query::{self, MAX_ANSWER};
+use crate::query::{self, HELD, MAX_ANSWER, RowDecoder, Taking};
 
 /// Bytes of a script that wait for psql.
 const PIPE: usize = 64 * 1024;
@@ -139,6 +139,17 @@ impl PsqlSession {
         script: &str,
         vars: &[(&str, &str)],
     ) -> Result<String, ExecError> {
+        self.run_taking(name, script, vars, &mut |_| {}).await
+    }
+
+    /// As [`PsqlSession::run`]; `taking` may take from the front of a long answer while it comes.
+    async fn run_taking(
+        &mut self,
+        name: &'static str,
+        script: &str,
+        vars: &[(&str, &str)],
+        taking: Taking<'_>,
+    ) -> Result<String, ExecError> {
         if self.program.is_some() && self.torn {
             return Err(self.failed(name, "an earlier script was not read to its end"));
         }
@@ -164,7 +175,7 @@ impl PsqlSession {
         // Both at once: psql may print much before it has read all. Where it ended, the reading
         // says why.
         let write = async { self.input.write_all(text.as_bytes()).await };
-        let (_, answer) = tokio::join!(write, read_to_mark(&mut program.stdout, &mark));
+        let (_, answer) = tokio::join!(write, read_to_mark(&mut program.stdout, &mark, taking));
         self.busy.store(false, Ordering::Relaxed);
         let (answer, state) = match answer {
             Ok(answer) => answer,
@@ -188,14 +199,17 @@ impl PsqlSession {
     ///
     /// # Errors
     /// As [`PsqlSession::run`].
-    pub async fn rows<T: DeserializeOwned>(
+    pub async fn rows<T: DeserializeOwned + Send>(
         &mut self,
         name: &'static str,
         select: &str,
         vars: &[(&str, &str)],
     ) -> Result<Vec<T>, ExecError> {
-        let text = self.run(name, &query::json_rows(select), vars).await?;
-        query::decode_rows(name, &self.database, &text)
+        let mut decoder = RowDecoder::new();
+        let script = query::json_rows(select);
+        let mut taking = |text: &mut Vec<u8>| decoder.take(text);
+        let rest = self.run_taking(name, &script, vars, &mut taking).await?;
+        decoder.finish(name, &self.database, rest.into_bytes())
     }
 
     /// Ends psql in peace and waits for its end; an open transaction is rolled back.
@@ -252,9 +266,14 @@ impl Unread {
 }
 
 /// Reads to the line of a mark and returns what stood before it, and the state after it.
-async fn read_to_mark(output: &mut ProgramOutput, mark: &str) -> Result<(Vec<u8>, String), Unread> {
+async fn read_to_mark(
+    output: &mut ProgramOutput,
+    mark: &str,
+    taking: Taking<'_>,
+) -> Result<(Vec<u8>, String), Unread> {
     let mark = format!("{mark} ");
     let mut text: Vec<u8> = Vec::new();
+    let mut total = 0;
     loop {
         let from = text.len().saturating_sub(mark.len() + 8);
         let piece = output.fill_buf().await.map_err(Unread::Reading)?;
@@ -274,8 +293,12 @@ async fn read_to_mark(output: &mut ProgramOutput, mark: &str) -> Result<(Vec<u8>
             text.truncate(from + at);
             return Ok((text, state));
         }
-        if text.len() as u64 > MAX_ANSWER {
+        total += length as u64;
+        if total > MAX_ANSWER {
             return Err(Unread::TooLong);
+        }
+        if text.len() > HELD {
+            taking(&mut text);
         }
     }
 }
@@ -441,7 +464,10 @@ mod tests {
             let (head, tail) = text.split_at(at);
             let reader = tokio::io::AsyncReadExt::chain(head.as_bytes(), tail.as_bytes());
             let mut output: ProgramOutput = Box::pin(reader);
-            let (answer, state) = read_to_mark(&mut output, "mark-1").await.ok().unwrap();
+            let (answer, state) = read_to_mark(&mut output, "mark-1", &mut |_| {})
+                .await
+                .ok()
+                .unwrap();
             assert_eq!(answer, b"row one\nrow two\n", "split at {at}");
             assert_eq!(state, "42P01");
         }

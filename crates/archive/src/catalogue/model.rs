@@ -5,6 +5,7 @@ use std::io::Read;
 use crate::{
     error::ArchiveError,
     fingerprint::{Fingerprint, ItemHasher},
+    options::CatalogueDetail,
     primitives::ArchiveReader,
     toc::{TOC_LIMIT, TocEntry, TocReader},
 };
@@ -69,32 +70,38 @@ impl Catalogue {
     }
 }
 
+/// See [`CatalogueObject::strict`].
+fn strict(entry: &TocEntry) -> u128 {
+    let definition = entry.definition.as_deref().unwrap_or_default();
+    hash(entry, entry.owner.as_deref(), definition)
+}
+
+fn hash(entry: &TocEntry, owner: Option<&str>, definition: &str) -> u128 {
+    let mut hasher = ItemHasher::default();
+    let parts = [
+        Some(entry.kind.as_str()),
+        entry.schema.as_deref(),
+        Some(entry.name.as_str()),
+        owner,
+        entry.tablespace.as_deref(),
+        entry.access_method.as_deref(),
+        Some(definition),
+    ];
+    for part in parts {
+        // With lengths, so that no text can stand in two fields.
+        let part = part.unwrap_or_default();
+        hasher.push(&(part.len() as u64).to_be_bytes());
+        hasher.push(part.as_bytes());
+    }
+    hasher.finish()
+}
+
 impl CatalogueObject {
     fn of(entry: &TocEntry) -> Self {
-        let definition = entry.definition.as_deref().unwrap_or_default();
-        let loose = reduced(definition);
-        let hash = |owner: Option<&str>, definition: &str| {
-            let mut hasher = ItemHasher::default();
-            let parts = [
-                Some(entry.kind.as_str()),
-                entry.schema.as_deref(),
-                Some(entry.name.as_str()),
-                owner,
-                entry.tablespace.as_deref(),
-                entry.access_method.as_deref(),
-                Some(definition),
-            ];
-            for part in parts {
-                // With lengths, so that no text can stand in two fields.
-                let part = part.unwrap_or_default();
-                hasher.push(&(part.len() as u64).to_be_bytes());
-                hasher.push(part.as_bytes());
-            }
-            hasher.finish()
-        };
+        let loose = reduced(entry.definition.as_deref().unwrap_or_default());
         Self {
-            strict: hash(entry.owner.as_deref(), definition),
-            loose: hash(None, &loose),
+            strict: strict(entry),
+            loose: hash(entry, None, &loose),
             kind: entry.kind.clone(),
             schema: entry.schema.clone(),
             name: entry.name.clone(),
@@ -119,11 +126,25 @@ impl CatalogueObject {
 /// Collects objects while a table of contents is read.
 #[derive(Default)]
 pub(crate) struct CatalogueBuilder {
-    objects: Vec<CatalogueObject>,
+    /// `None` where only the fingerprint is wanted.
+    objects: Option<Vec<CatalogueObject>>,
+    fingerprint: Fingerprint,
     kept: u64,
 }
 
 impl CatalogueBuilder {
+    pub(crate) fn new(detail: CatalogueDetail) -> Option<Self> {
+        let objects = match detail {
+            CatalogueDetail::None => return None,
+            CatalogueDetail::Fingerprint => None,
+            CatalogueDetail::Objects => Some(Vec::new()),
+        };
+        Some(Self {
+            objects,
+            ..Self::default()
+        })
+    }
+
     /// Whether an entry is an object of the catalogue, so that its definition is needed.
     pub(crate) fn wants(kind: &str, name: &str) -> bool {
         let of_database = ATTACHED.contains(&kind) && name.starts_with("DATABASE ");
@@ -134,7 +155,12 @@ impl CatalogueBuilder {
         if !Self::wants(&entry.kind, &entry.name) {
             return Ok(());
         }
+        let Some(objects) = &mut self.objects else {
+            self.fingerprint.add_hash(strict(entry));
+            return Ok(());
+        };
         let object = CatalogueObject::of(entry);
+        self.fingerprint.add_hash(object.strict);
         self.kept += object.size();
         if self.kept > TOC_LIMIT {
             return Err(ArchiveError::TooLarge {
@@ -142,14 +168,14 @@ impl CatalogueBuilder {
                 limit: TOC_LIMIT,
             });
         }
-        self.objects.push(object);
+        objects.push(object);
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Catalogue {
-        Catalogue {
-            objects: self.objects,
-        }
+    /// The objects, where they were wanted, and the fingerprint of all.
+    pub(crate) fn finish(self) -> (Option<Catalogue>, Fingerprint) {
+        let catalogue = self.objects.map(|objects| Catalogue { objects });
+        (catalogue, self.fingerprint)
     }
 }
 
@@ -161,9 +187,12 @@ impl CatalogueBuilder {
 pub fn read_catalogue(reader: impl Read) -> Result<Catalogue, ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the table of contents");
     let mut toc = TocReader::begin(&mut reader)?;
-    let mut builder = CatalogueBuilder::default();
+    let mut builder = CatalogueBuilder {
+        objects: Some(Vec::new()),
+        ..CatalogueBuilder::default()
+    };
     while let Some(entry) = toc.next_entry(&mut reader, CatalogueBuilder::wants)? {
         builder.take(&entry)?;
     }
-    Ok(builder.finish())
+    Ok(builder.finish().0.unwrap_or_default())
 }

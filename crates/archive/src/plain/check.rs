@@ -6,7 +6,7 @@ use std::ops::Range;
 use memchr::memchr;
 
 use super::lexer::{Lexer, Token};
-use crate::{error::ArchiveError, primitives::ArchiveReader, summary::TableData};
+use crate::{error::ArchiveError, name::LastName, primitives::ArchiveReader, summary::TableData};
 
 /// Longest part of a statement that is kept, bytes.
 const STATEMENT_KEPT: usize = 8 * 1024;
@@ -119,6 +119,8 @@ struct Check {
     /// Whether the script's client encoding is UTF-8.
     utf8: bool,
     statement: Statement,
+    /// Schema of the table before.
+    schema: LastName,
     summary: PlainSummary,
 }
 
@@ -172,6 +174,7 @@ impl Check {
             restrict_key: None,
             utf8: true,
             statement: Statement::default(),
+            schema: LastName::default(),
             summary: PlainSummary {
                 kind: PlainKind::Database,
                 server_version: None,
@@ -411,8 +414,8 @@ impl Check {
                 self.summary.tables.push(TableData {
                     dump_id: 0,
                     oid: 0,
-                    schema,
-                    name,
+                    schema: self.schema.share(&schema),
+                    name: name.into(),
                     bytes: 0,
                     rows: Some(0),
                     fingerprint: None,

@@ -8,6 +8,7 @@ use crate::{
     contents::{Part, walk},
     error::ArchiveError,
     header::{ArchiveKind, ArchiveVersion, Compression, Header},
+    name::{LastName, Name},
     options::CheckOptions,
     primitives::ArchiveReader,
     summary::ArchiveSummary,
@@ -48,18 +49,18 @@ pub struct DumpData {
     /// What the data is.
     pub kind: DumpDataKind,
     /// Schema; empty for what has none.
-    pub schema: String,
+    pub schema: Name,
     /// Name of the table.
-    pub name: String,
+    pub name: Name,
     /// For directories: name of the data file or of the list of large objects, as the table of
     /// contents names it. The data file itself has [`WriteFormat::file_suffix`] behind it, the list
     /// never.
-    pub file_name: Option<String>,
+    pub file_name: Option<Box<str>>,
     /// Whether a text here may be wrong: it is not UTF-8, or not ASCII in an archive whose
     /// encoding is another.
     pub lossy: bool,
     /// Of a table that inherits: the order of its columns' names.
-    pub(crate) columns: Option<Vec<usize>>,
+    pub(crate) columns: Option<Box<[usize]>>,
 }
 
 /// What the data of an entry is.
@@ -109,6 +110,7 @@ pub fn copy_toc(
     let mut header = None;
     let mut data = Vec::new();
     let mut large_objects = LargeObjectOids::default();
+    let mut schemas = LastName::default();
     let walked = walk(
         &mut reader,
         Some(ArchiveKind::Custom),
@@ -139,7 +141,8 @@ pub fn copy_toc(
                 large_objects.take(&entry);
                 if entry.has_data {
                     let oids = large_objects.of(&entry);
-                    data.push(DumpData::of(*entry, inherits, file_name, oids));
+                    let schema = schemas.share(entry.schema.as_deref().unwrap_or_default());
+                    data.push(DumpData::of(*entry, inherits, schema, file_name, oids));
                 }
                 Ok(())
             }
@@ -175,10 +178,18 @@ fn file_name(entry: &TocEntry, minor: u8) -> Option<String> {
 }
 
 impl DumpData {
-    fn of(entry: TocEntry, inherits: bool, file_name: Option<String>, oids: Vec<u32>) -> Self {
+    fn of(
+        entry: TocEntry,
+        inherits: bool,
+        schema: Name,
+        file_name: Option<String>,
+        oids: Vec<u32>,
+    ) -> Self {
         let statement = entry.copy_statement.as_deref().filter(|_| inherits);
         Self {
-            columns: statement.and_then(order_of_columns),
+            columns: statement
+                .and_then(order_of_columns)
+                .map(Vec::into_boxed_slice),
             dump_id: entry.dump_id,
             oid: entry.oid,
             kind: match (entry.kind.as_str(), entry.copy_statement) {
@@ -186,9 +197,9 @@ impl DumpData {
                 ("TABLE DATA", Some(copy_statement)) => DumpDataKind::Rows { copy_statement },
                 _ => DumpDataKind::Other { kind: entry.kind },
             },
-            schema: entry.schema.unwrap_or_default(),
-            name: entry.name,
-            file_name,
+            schema,
+            name: entry.name.into(),
+            file_name: file_name.map(String::into_boxed_str),
             lossy: entry.lossy,
         }
     }
@@ -198,7 +209,7 @@ impl DumpData {
             DumpDataKind::Rows { copy_statement } => copy_statement.as_str(),
             DumpDataKind::LargeObjects { .. } | DumpDataKind::Other { .. } => "",
         };
-        let texts = [&self.schema, &self.name, statement];
+        let texts = [self.schema.as_str(), self.name.as_str(), statement];
         self.lossy |= !texts.iter().all(|text| text.is_ascii());
     }
 

@@ -51,7 +51,7 @@ impl UnitEncoder {
         format.check_level()?;
         entry.copy_statement()?;
         Ok(Self {
-            rows: RowCounter::new(fingerprint, entry.columns.clone()),
+            rows: RowCounter::new(fingerprint, entry.columns.as_deref().map(<[usize]>::to_vec)),
             bytes: 0,
             compressor: Compressor::new(format, Role::Part),
             subject: format!("the data of {}", entry.describe()),

@@ -13,7 +13,7 @@ use archive::{
 
 pub(crate) const ALL: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
-    catalogue: true,
+    catalogue: archive::CatalogueDetail::Objects,
 };
 
 /// What every compression is tried with.
@@ -228,7 +228,8 @@ impl Recoded {
             writer.add(&encoder.finish());
         }
         self.large_objects.merge(&writer.finish(&mut frame));
-        self.file(entry.file_name.clone()).extend(frame);
+        self.file(entry.file_name.as_deref().map(str::to_owned))
+            .extend(frame);
     }
 
     /// What the reader finds in it.

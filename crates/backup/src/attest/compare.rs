@@ -8,14 +8,13 @@ use super::contents::{Contents, Held};
 use super::model::{Attestation, AttestedLargeObjects, AttestedTable, TableScope};
 
 /// What an archive holds otherwise than its attestation says.
-pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec<String> {
+pub(crate) fn differences(attestation: &Attestation, mut contents: Contents) -> Vec<String> {
     let mut found = Vec::new();
-    let mut held = contents.tables();
+    let mut held = contents.take_tables();
     // A name that cannot be read cannot be found either.
-    let unnamed = matches!(contents, Contents::Script(_)) && held.values().any(|held| held.lossy);
+    let unnamed = matches!(contents, Contents::Script(_)) && held.any_lossy();
     for table in &attestation.tables {
-        let key = contents.key(table.oid, &table.schema, &table.name);
-        match held.remove(&key) {
+        match held.remove(table.oid, &table.schema, &table.name) {
             Some(held) => table_difference(table, &held, &mut found),
             None if unnamed || table.rows == 0 || table.scope == TableScope::Excluded => {}
             None => found.push(format!(
@@ -26,7 +25,7 @@ pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec
     }
     // An attestation of an archive that nobody read knows the server's counts alone.
     let complete = matches!(contents, Contents::Script(_)) || attestation.catalogue.is_some();
-    for (_, held) in held {
+    for held in held.left() {
         if complete && !unnamed && held.rows != Some(0) {
             found.push(format!(
                 "table {}.{} has {} rows and was not attested",
@@ -36,7 +35,7 @@ pub(crate) fn differences(attestation: &Attestation, contents: &Contents) -> Vec
             ));
         }
     }
-    if let Contents::Archive(summary) = contents {
+    if let Contents::Archive(summary) = &contents {
         beside_tables(attestation, summary, &mut found);
     }
     found
@@ -53,10 +52,10 @@ fn table_difference(table: &AttestedTable, held: &Held, found: &mut Vec<String>)
         ));
         return;
     }
-    let (Some(attested), Some(now)) = (&table.fingerprint, held.fingerprint) else {
+    let (Some(attested), Some(now)) = (table.fingerprint, held.fingerprint) else {
         return;
     };
-    if *attested != now.to_string() {
+    if attested != now {
         found.push(format!(
             "{what} has {rows} rows as attested, but not the same ones"
         ));
@@ -99,8 +98,9 @@ fn beside_tables(attestation: &Attestation, summary: &ArchiveSummary, found: &mu
             summary.large_object_fingerprint,
         ));
     }
-    if let (Some(attested), Some(catalogue)) = (&attestation.catalogue, &summary.catalogue)
-        && *attested != Fingerprint::to_string(&catalogue.fingerprint())
+    if let (Some(attested), Some(catalogue)) =
+        (&attestation.catalogue, &summary.catalogue_fingerprint)
+        && *attested != Fingerprint::to_string(catalogue)
     {
         found.push("the definitions of its objects are not those that were attested".to_owned());
     }

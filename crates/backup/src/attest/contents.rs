@@ -1,9 +1,12 @@
 //! What an archive was found to hold, whatever its format.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use archive::{ArchiveSummary, CheckOptions, Fingerprint, Fingerprints, PlainSummary, TableData};
+use archive::{
+    ArchiveSummary, CatalogueDetail, CheckOptions, Fingerprint, Fingerprints, Name, PlainSummary,
+    TableData,
+};
 
 use super::budget::Chosen;
 use super::model::Attestation;
@@ -86,7 +89,11 @@ impl Wanted {
                 (false, false) => Fingerprints::TablesAlone(&chosen),
                 (true, _) => Fingerprints::Tables(&chosen),
             },
-            catalogue: self.catalogue,
+            catalogue: if self.catalogue {
+                CatalogueDetail::Fingerprint
+            } else {
+                CatalogueDetail::None
+            },
         })
     }
 }
@@ -94,8 +101,9 @@ impl Wanted {
 /// The rows of one table. A table may have several entries in an archive; here they are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
-    pub(crate) schema: String,
-    pub(crate) name: String,
+    oid: u32,
+    pub(crate) schema: Name,
+    pub(crate) name: Name,
     /// `None` for rows that are no COPY text.
     pub(crate) rows: Option<u64>,
     /// Bytes of the rows.
@@ -103,64 +111,104 @@ pub(crate) struct Held {
     pub(crate) fingerprint: Option<Fingerprint>,
     /// Whether the name may be shown wrongly.
     pub(crate) lossy: bool,
+    taken: bool,
 }
 
-/// By what a table is found: its oid in archives, its name in scripts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Key {
-    Oid(u32),
-    Name(String, String),
+/// By what a table is found: its oid in archives, its name where that is not known, as in scripts.
+type Key<'a> = (bool, u32, &'a str, &'a str);
+
+/// The rows of every table of an archive, in the order of their keys.
+pub(crate) struct HeldTables {
+    tables: Vec<Held>,
+    archive: bool,
 }
 
 impl Contents {
-    /// The rows of each table.
-    pub(crate) fn tables(&self) -> BTreeMap<Key, Held> {
-        let tables = match self {
-            Self::Archive(summary) => &summary.tables,
-            Self::Script(summary) => &summary.tables,
+    /// The rows of each table, which are then known to the result alone: of 100,000 tables no second
+    /// list is held.
+    pub(crate) fn take_tables(&mut self) -> HeldTables {
+        let (found, archive) = match self {
+            Self::Archive(summary) => (std::mem::take(&mut summary.tables), true),
+            Self::Script(summary) => (std::mem::take(&mut summary.tables), false),
         };
-        let mut held = BTreeMap::new();
-        for table in tables {
-            let key = self.key(table.oid, &table.schema, &table.name);
-            let this = self.held(table);
-            match held.entry(key) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(this);
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    entry.get_mut().add(&this);
-                }
+        let mut tables: Vec<Held> = found
+            .into_iter()
+            .map(|table| Held::of(table, archive))
+            .collect();
+        tables.sort_by(|a, b| a.key().cmp(&b.key()));
+        tables.dedup_by(|other, first| {
+            let same = other.key() == first.key();
+            if same {
+                first.add(other);
             }
-        }
-        held
-    }
-
-    /// The key of a table.
-    pub(crate) fn key(&self, oid: u32, schema: &str, name: &str) -> Key {
-        match self {
-            Self::Archive(_) if oid != 0 => Key::Oid(oid),
-            _ => Key::Name(schema.to_owned(), name.to_owned()),
-        }
-    }
-
-    fn held(&self, table: &TableData) -> Held {
-        Held {
-            schema: table.schema.clone(),
-            name: table.name.clone(),
-            rows: table.rows,
-            bytes: match self {
-                Self::Archive(_) if table.rows.is_some() => {
-                    Some(table.bytes.saturating_sub(TERMINATOR))
-                }
-                _ => None,
-            },
-            fingerprint: table.fingerprint,
-            lossy: table.lossy,
-        }
+            same
+        });
+        HeldTables { tables, archive }
     }
 }
 
+impl HeldTables {
+    /// The rows of a table, once.
+    pub(crate) fn remove(&mut self, oid: u32, schema: &str, name: &str) -> Option<Held> {
+        let key = if self.archive && oid != 0 {
+            by_oid(oid)
+        } else {
+            by_name(schema, name)
+        };
+        let at = self.tables.binary_search_by(|held| held.key().cmp(&key));
+        let held = &mut self.tables[at.ok()?];
+        if std::mem::replace(&mut held.taken, true) {
+            return None;
+        }
+        Some(held.clone())
+    }
+
+    /// Whether the name of a table that was not removed yet is not certain.
+    pub(crate) fn any_lossy(&self) -> bool {
+        self.tables.iter().any(|held| held.lossy && !held.taken)
+    }
+
+    /// Those that were not removed.
+    pub(crate) fn left(self) -> impl Iterator<Item = Held> {
+        self.tables.into_iter().filter(|held| !held.taken)
+    }
+}
+
+fn by_oid<'a>(oid: u32) -> Key<'a> {
+    (false, oid, "", "")
+}
+
+fn by_name<'a>(schema: &'a str, name: &'a str) -> Key<'a> {
+    (true, 0, schema, name)
+}
+
 impl Held {
+    fn of(table: TableData, archive: bool) -> Self {
+        Self {
+            oid: table.oid,
+            bytes: (archive && table.rows.is_some())
+                .then(|| table.bytes.saturating_sub(TERMINATOR)),
+            schema: table.schema,
+            name: table.name,
+            rows: table.rows,
+            fingerprint: table.fingerprint,
+            lossy: table.lossy,
+            taken: false,
+        }
+    }
+
+    /// Oid in the source; 0 where it is not known.
+    pub(crate) fn oid(&self) -> u32 {
+        self.oid
+    }
+
+    fn key(&self) -> Key<'_> {
+        match self.oid {
+            0 => by_name(&self.schema, &self.name),
+            oid => by_oid(oid),
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
         self.rows = sum(self.rows, other.rows);

@@ -163,7 +163,7 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
     ///
     /// # Errors
     /// As [`Leader::run`].
-    pub(crate) async fn rows<T: DeserializeOwned>(
+    pub(crate) async fn rows<T: DeserializeOwned + Send>(
         &mut self,
         name: &'static str,
         select: &str,

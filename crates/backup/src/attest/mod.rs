@@ -10,6 +10,7 @@ mod server;
 mod session;
 mod settings;
 mod settle;
+mod text;
 
 pub use model::{Attestation, AttestedLargeObjects, AttestedSequence, AttestedTable, TableScope};
 
@@ -20,3 +21,4 @@ pub(crate) use leader::Leader;
 pub(crate) use session::{Attested, Attesting};
 pub(crate) use settings::{ServerSetting, choose as choose_settings};
 pub(crate) use settle::{settle, settle_unread};
+pub(crate) use text::without_tables;

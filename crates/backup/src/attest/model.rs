@@ -1,5 +1,6 @@
 //! The attestation of one database, as the manifest holds it.
 
+use archive::{Fingerprint, Name};
 use serde::{Deserialize, Serialize};
 
 /// What one database held when it was dumped.
@@ -15,6 +16,7 @@ pub struct Attestation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
     /// Every table that holds rows of its own, in the order of schema and name.
+    #[serde(deserialize_with = "super::text::tables")]
     pub tables: Vec<AttestedTable>,
     /// Every sequence whose value is in the archive, in the order of schema and name.
     pub sequences: Vec<AttestedSequence>,
@@ -35,9 +37,11 @@ pub struct AttestedTable {
     #[serde(default)]
     pub oid: u32,
     /// Schema, in UTF-8.
-    pub schema: String,
+    #[serde(with = "super::text::shared")]
+    pub schema: Name,
     /// Name, in UTF-8.
-    pub name: String,
+    #[serde(with = "super::text")]
+    pub name: Name,
     /// Rows that a restore must give.
     pub rows: u64,
     /// Bytes of the rows in COPY's text format, as the archive holds them; `None` where that is
@@ -46,8 +50,12 @@ pub struct AttestedTable {
     pub bytes: Option<u64>,
     /// Order-independent fingerprint of the rows, 32 hex digits; `None` when the table did not
     /// fit the budget of fingerprints, or when its rows are not in COPY's text format.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "super::text::optional"
+    )]
+    pub fingerprint: Option<Fingerprint>,
     /// How much of the table the archive holds.
     #[serde(default)]
     pub scope: TableScope,

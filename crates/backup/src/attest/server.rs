@@ -1,21 +1,22 @@
 //! What the server itself is asked for an attestation. The texts work on every major from 13 on.
 
+use archive::Name;
 use serde::Deserialize;
 
 /// A table that holds rows of its own and that pg_dump dumps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct ServerTable {
     pub(crate) oid: u32,
-    pub(crate) schema: String,
-    pub(crate) name: String,
+    #[serde(deserialize_with = "super::text::shared::deserialize")]
+    pub(crate) schema: Name,
+    #[serde(deserialize_with = "super::text::deserialize")]
+    pub(crate) name: Name,
     /// A configuration table of an extension.
     pub(crate) configuration: bool,
     /// Its rows are left out of the dump.
     pub(crate) excluded: bool,
     /// Size on the server, where it could be told without waiting for a lock.
     pub(crate) bytes: Option<u64>,
-    /// `SELECT oid, count(*), …`, quoted by the server: see [`TABLES`].
-    pub(crate) statement: String,
     /// Rows in the dump's snapshot; `None` where they were not counted.
     #[serde(default)]
     pub(crate) rows: Option<u64>,
@@ -23,6 +24,22 @@ pub(crate) struct ServerTable {
     /// after that saw none, whatever there had been.
     #[serde(default)]
     pub(crate) emptied: bool,
+}
+
+impl ServerTable {
+    /// `SELECT oid, count(*), …`. Also tells whether the table was rewritten since the snapshot: it
+    /// then has another file than the snapshot knows.
+    pub(crate) fn statement(&self) -> String {
+        let oid = self.oid;
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        format!(
+            "select {oid}, pg_catalog.count(*), (select c.relfilenode is distinct from \
+             pg_catalog.pg_relation_filenode(c.oid) from pg_catalog.pg_class c where c.oid = {oid}) \
+             from only {}.{}",
+            quoted(&self.schema),
+            quoted(&self.name)
+        )
+    }
 }
 
 /// A sequence at one moment; sequences know no snapshots.
@@ -72,8 +89,7 @@ set local lock_timeout to 1000;";
 
 /// `:'filters'` are the patterns of `--exclude-table-data`, as in the preflight. They are matched
 /// with the session's own search path, as pg_dump does. Unlogged tables cannot be read on a
-/// standby, and pg_dump leaves their rows out there. `statement` also tells whether the table was
-/// rewritten since the snapshot: it then has another file than the snapshot knows.
+/// standby, and pg_dump leaves their rows out there.
 pub(crate) const TABLES: &str = "
 with filters as (
   select f ->> 'schema' as schema_names, f ->> 'table' as table_names
@@ -95,10 +111,7 @@ select r.oid::pg_catalog.int8 as oid, r.nspname as schema, r.relname as name, r.
                where r.relname ~ table_names
                  and case when schema_names is null then pg_catalog.pg_table_is_visible(r.oid)
                           else r.nspname ~ schema_names end) as excluded,
-  SIZE as bytes, EMPTY as rows,
-  pg_catalog.format('select %s, pg_catalog.count(*), (select c.relfilenode is distinct from '
-    'pg_catalog.pg_relation_filenode(c.oid) from pg_catalog.pg_class c where c.oid = %s) '
-    'from only %I.%I', r.oid, r.oid, r.nspname, r.relname) as statement
+  SIZE as bytes, EMPTY as rows
 from relations r
 where r.configuration
    or (not r.member and r.nspname !~ '^pg_' and r.nspname <> 'information_schema')

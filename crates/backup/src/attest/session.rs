@@ -4,11 +4,11 @@
 //! that nobody waits for a count and no deadlock can come of it. A proof that cannot be had is
 //! told in words; it never fails the dump.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use archive::TableData;
 use dbexec::{ExecError, NativeRoute, PgExecutor, PsqlSession};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -221,13 +221,17 @@ impl Attesting {
         }
     }
 
-    /// Takes the counts that the server told while rows were moved (oid and rows), and counts the
-    /// tables that were not: there is nothing of them in the archive.
-    pub(crate) async fn counted(&mut self, counts: &[(u32, u64)]) {
-        let counts: HashMap<u32, u64> = counts.iter().copied().collect();
+    /// Takes the counts that the server told while rows were moved, and counts the tables that were
+    /// not: there is nothing of them in the archive.
+    pub(crate) async fn counted(&mut self, moved: &[TableData]) {
+        let counts = moved
+            .iter()
+            .filter_map(|table| Some((table.oid, table.rows?)));
+        let mut counts: Vec<(u32, u64)> = counts.collect();
+        counts.sort_unstable();
         for table in &mut self.side.tables {
-            if let Some(rows) = counts.get(&table.oid) {
-                table.rows = Some(*rows);
+            if let Ok(at) = counts.binary_search_by_key(&table.oid, |(oid, _)| *oid) {
+                table.rows = Some(counts[at].1);
             }
         }
         if self.recover().await {
@@ -382,7 +386,8 @@ async fn count(
             script,
             "{};\n\\if :ERROR\n\\echo ! {} :LAST_ERROR_SQLSTATE :LAST_ERROR_MESSAGE\n\
              \\set LAST_ERROR_SQLSTATE 00000\n\\endif\nrollback to savepoint pgstow;\n",
-            table.statement, table.oid
+            table.statement(),
+            table.oid
         );
     }
     let answer = session.run("count rows", &script, &[]).await?;
@@ -418,7 +423,7 @@ async fn count_each(
 ) -> Result<(), ExecError> {
     let mut waited = false;
     for table in batch.iter_mut() {
-        let sql = format!("{}; {}", table.statement, server::BACK);
+        let sql = format!("{}; {}", table.statement(), server::BACK);
         match session.run("count rows", &sql).await {
             Ok(answer) => take(table, answer.trim(), uncounted),
             Err(ExecError::Query { message, .. }) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archive::{ArchiveSummary, SequenceValue};
 
-use super::contents::{Contents, Held, Key, Wanted};
+use super::contents::{Contents, Held, HeldTables, Wanted};
 use super::model::{
     Attestation, AttestedLargeObjects, AttestedSequence, AttestedTable, TableScope,
 };
@@ -17,46 +17,44 @@ use super::session::Attested;
 /// What the archive holds otherwise than the server counted, with both numbers.
 pub(crate) fn settle(
     attested: Attested,
-    contents: &Contents,
+    mut contents: Contents,
     wanted: &Wanted,
 ) -> Result<Attestation, Vec<String>> {
     let Attested {
-        side,
+        mut side,
         mut missing,
         seconds,
     } = attested;
     let mut problems = Vec::new();
-    let mut held = contents.tables();
+    // Names in another encoding may hide tables.
+    let unnamed = unnamed(&contents);
+    let mut held = contents.take_tables();
     let mut tables = Vec::new();
     if side.snapshot {
-        for table in &side.tables {
-            let key = contents.key(table.oid, &table.schema, &table.name);
-            tables.push(attest_table(
-                table,
-                held.remove(&key),
-                contents,
-                &mut problems,
-            ));
+        let listed = std::mem::take(&mut side.tables);
+        tables.reserve_exact(listed.len());
+        for table in listed {
+            let held = held.remove(table.oid, &table.schema, &table.name);
+            tables.push(attest_table(table, held, unnamed, &mut problems));
         }
-        left_over(held, contents, &mut problems, &mut missing);
+        left_over(held, &contents, &mut problems, &mut missing);
     } else {
-        tables.extend(held.into_iter().map(|(key, held)| unasked(&key, held)));
+        tables.extend(held.left().map(unasked));
     }
-    tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    tables.sort_unstable_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
     let mut attestation = Attestation {
         snapshot: side.snapshot,
         tables,
         seconds,
         ..Attestation::default()
     };
-    match contents {
+    match &contents {
         Contents::Archive(summary) => {
             attestation.sequences = sequences(summary, &side, &mut problems, &mut missing);
             attestation.large_objects = Some(large_objects(summary, &side, wanted, &mut problems));
             attestation.catalogue = summary
-                .catalogue
-                .as_ref()
-                .map(|catalogue| catalogue.fingerprint().to_string());
+                .catalogue_fingerprint
+                .map(|fingerprint| fingerprint.to_string());
             let without = attestation
                 .tables
                 .iter()
@@ -94,7 +92,7 @@ pub(crate) fn settle_unread(attested: Attested) -> Attestation {
          catalogue, sequence values, large objects, and whether its rows are those of the server"
             .to_owned(),
     );
-    let tables = side.tables.iter().filter_map(|table| {
+    let tables = side.tables.into_iter().filter_map(|table| {
         let scope = match table {
             ServerTable { excluded: true, .. } => TableScope::Excluded,
             ServerTable {
@@ -110,8 +108,8 @@ pub(crate) fn settle_unread(attested: Attested) -> Attestation {
         };
         Some(AttestedTable {
             oid: table.oid,
-            schema: table.schema.clone(),
-            name: table.name.clone(),
+            schema: table.schema,
+            name: table.name,
             rows,
             bytes: None,
             fingerprint: None,
@@ -128,9 +126,9 @@ pub(crate) fn settle_unread(attested: Attested) -> Attestation {
 }
 
 fn attest_table(
-    table: &ServerTable,
+    table: ServerTable,
     held: Option<Held>,
-    contents: &Contents,
+    unnamed: bool,
     problems: &mut Vec<String>,
 ) -> AttestedTable {
     let what = format!("table {}.{}", table.schema, table.name);
@@ -148,7 +146,7 @@ fn attest_table(
         )),
         (_, None, _) | (None, _, TableScope::Excluded) => {}
         // A name in another encoding may hide it.
-        (None, Some(_), _) if unnamed(contents) => {}
+        (None, Some(_), _) if unnamed => {}
         (None, Some(0), _) => {}
         (None, Some(rows), _) => problems.push(format!(
             "{what} has {rows} rows on the server and none in the archive"
@@ -166,42 +164,37 @@ fn attest_table(
     });
     AttestedTable {
         oid: table.oid,
-        schema: table.schema.clone(),
-        name: table.name.clone(),
+        schema: table.schema,
+        name: table.name,
         rows: rows.unwrap_or(0),
         bytes: held.as_ref().and_then(|held| held.bytes),
-        fingerprint: held
-            .and_then(|held| held.fingerprint)
-            .map(|fingerprint| fingerprint.to_string()),
+        fingerprint: held.and_then(|held| held.fingerprint),
         scope,
     }
 }
 
 /// A table that only the archive tells of.
-fn unasked(key: &Key, held: Held) -> AttestedTable {
+fn unasked(held: Held) -> AttestedTable {
     AttestedTable {
-        oid: match key {
-            Key::Oid(oid) => *oid,
-            Key::Name(..) => 0,
-        },
+        oid: held.oid(),
         schema: held.schema,
         name: held.name,
         rows: held.rows.unwrap_or(0),
         bytes: held.bytes,
-        fingerprint: held.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        fingerprint: held.fingerprint,
         scope: TableScope::All,
     }
 }
 
 /// Rows in the archive of tables that the server did not list.
 fn left_over(
-    held: BTreeMap<Key, Held>,
+    held: HeldTables,
     contents: &Contents,
     problems: &mut Vec<String>,
     missing: &mut Vec<String>,
 ) {
     let mut unnamed = 0;
-    for held in held.into_values() {
+    for held in held.left() {
         if held.lossy && matches!(contents, Contents::Script(_)) {
             unnamed += 1;
         } else if held.rows != Some(0) {
@@ -415,8 +408,8 @@ mod tests {
             .map(|(name, rows, lossy)| archive::TableData {
                 dump_id: 0,
                 oid: 0,
-                schema: "s".to_owned(),
-                name: (*name).to_owned(),
+                schema: "s".into(),
+                name: (*name).into(),
                 bytes: 0,
                 rows: Some(*rows),
                 fingerprint: None,
@@ -428,8 +421,8 @@ mod tests {
 
     fn table(name: &str, rows: Option<u64>) -> ServerTable {
         ServerTable {
-            schema: "s".to_owned(),
-            name: name.to_owned(),
+            schema: "s".into(),
+            name: name.into(),
             rows,
             ..ServerTable::default()
         }
@@ -447,7 +440,7 @@ mod tests {
             },
             ..Attested::default()
         };
-        settle(attested, &script(held), &Wanted::default())
+        settle(attested, script(held), &Wanted::default())
     }
 
     #[test]

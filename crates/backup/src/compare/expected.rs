@@ -166,7 +166,7 @@ impl Expected {
             // A table may have several entries; their sum counts, and the sum of fingerprints is
             // the fingerprint of the sum.
             let (sum, prints) = sums
-                .entry((table.schema.clone(), table.name.clone()))
+                .entry((table.schema.to_string(), table.name.to_string()))
                 .or_insert((0, table.fingerprint.map(|_| Fingerprint::default())));
             *sum += rows;
             match (prints.as_mut(), table.fingerprint) {
@@ -245,10 +245,10 @@ pub(super) fn written_by(header: &Header) -> Option<WrittenBy> {
 
 fn add(tables: &mut BTreeMap<(String, String), ExpectedTable>, table: &AttestedTable) {
     tables.insert(
-        (table.schema.clone(), table.name.clone()),
+        (table.schema.to_string(), table.name.to_string()),
         ExpectedTable {
             rows: table.rows,
-            fingerprint: table.fingerprint.clone(),
+            fingerprint: table.fingerprint.map(|print| print.to_string()),
             scope: table.scope,
         },
     );

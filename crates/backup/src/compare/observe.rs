@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use archive::{ArchiveSummary, CheckOptions, Fingerprint, Fingerprints};
+use archive::{ArchiveSummary, CatalogueDetail, CheckOptions, Fingerprint, Fingerprints};
 use bytes::BytesMut;
 use dbexec::executor::{Input, ProgramInfo};
 use dbexec::{ExecError, Invocation, PgExecutor, PgProgram, Transport};
@@ -274,7 +274,11 @@ async fn dump(
         let options = CheckOptions {
             // Large objects too, where pg_dump writes any.
             fingerprints: Fingerprints::Tables(&of_table),
-            catalogue,
+            catalogue: if catalogue {
+                CatalogueDetail::Objects
+            } else {
+                CatalogueDetail::None
+            },
         };
         archive::check_custom(reader, &options)
     });

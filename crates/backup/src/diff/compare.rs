@@ -140,11 +140,15 @@ mod tests {
     fn table(name: &str, rows: u64, fingerprint: Option<&str>) -> AttestedTable {
         AttestedTable {
             oid: 1,
-            schema: "s".to_owned(),
-            name: name.to_owned(),
+            schema: "s".into(),
+            name: name.into(),
             rows,
             bytes: None,
-            fingerprint: fingerprint.map(str::to_owned),
+            fingerprint: fingerprint.map(|word| {
+                let mut fingerprint = archive::Fingerprint::default();
+                fingerprint.add(word.as_bytes());
+                fingerprint
+            }),
             scope: TableScope::All,
         }
     }

@@ -120,7 +120,7 @@ async fn count(
     match found {
         Some(found) if problems.is_empty() => {
             // Without a server there is nothing to contradict.
-            let settled = settle(Attested::default(), &found, &wanted);
+            let settled = settle(Attested::default(), found, &wanted);
             Ok(settled.map(|settled| settled.tables).unwrap_or_default())
         }
         _ => Err(BackupError::VerifyFailed {

@@ -41,10 +41,8 @@ pub(crate) struct Job<'a> {
 /// A dump in the store.
 pub(crate) struct Done {
     pub(crate) files: Vec<StoredFile>,
-    /// What the archive holds.
+    /// What the archive holds; the rows of each table are those that the server counted.
     pub(crate) summary: ArchiveSummary,
-    /// Oid of each table, with its rows by the server's count.
-    pub(crate) counts: Vec<(u32, u64)>,
     /// What pg_dump said.
     pub(crate) stderr: Vec<String>,
 }
@@ -82,14 +80,13 @@ pub(crate) async fn dump(
         .work(args, leader, snapshot, &mut files, progress)
         .await;
     match result {
-        Ok((summary, counts, stderr)) => {
+        Ok((summary, stderr)) => {
             if let Some(ending) = attempt.ending.take() {
                 let _ = ending.await;
             }
             Ok(Done {
                 files: files.finish(),
                 summary,
-                counts,
                 stderr,
             })
         }
@@ -130,7 +127,7 @@ impl<'a> Attempt<'a> {
         snapshot: &str,
         files: &mut Files<'a>,
         progress: &mut Progress<'_>,
-    ) -> Result<(ArchiveSummary, Vec<(u32, u64)>, Vec<String>), Failure> {
+    ) -> Result<(ArchiveSummary, Vec<String>), Failure> {
         let mut arguments = vec![
             "--format=custom".to_owned(),
             "--compress=0".to_owned(),
@@ -163,16 +160,12 @@ impl<'a> Attempt<'a> {
             .await;
         alive.map_err(|error| leader_failed(target, &error))?;
         files.commit().await?;
-        let Emitted {
-            tables,
-            objects,
-            counts,
-        } = emitted;
+        let Emitted { tables, objects } = emitted;
         summary.tables = tables;
         summary.large_objects = objects.count;
         summary.large_object_bytes = objects.bytes;
         summary.large_object_fingerprint = objects.fingerprint;
-        Ok((summary, counts, stderr))
+        Ok((summary, stderr))
     }
 
     fn end_program(&mut self, dumping: Dumping) {
@@ -270,6 +263,8 @@ impl<'a> Attempt<'a> {
         match emitted {
             Ok(emitted) => {
                 while self.crew.join_next().await.is_some() {}
+                let window_peak = shared.board.peak() as u64;
+                tracing::debug!(window_peak, "bytes of finished units that waited at most");
                 match shared.failure() {
                     None => Ok(emitted),
                     Some(reason) => Err(Failure::Stock(reason)),

@@ -59,6 +59,8 @@ struct State {
     /// The unit that is being written.
     head: usize,
     used: usize,
+    /// Most that was used.
+    peak: usize,
     waiting: BTreeMap<usize, Queue>,
     /// Units that are left to the leader.
     left: BTreeSet<usize>,
@@ -110,6 +112,7 @@ impl Board {
             return Err(Stopped);
         }
         state.used += cost;
+        state.peak = state.peak.max(state.used);
         let queue = state.waiting.entry(unit).or_default();
         queue.bytes += cost;
         queue.parts.push_back(part);
@@ -180,6 +183,11 @@ impl Board {
             }
             self.turn.notified().await;
         }
+    }
+
+    /// Most bytes that waited at one time.
+    pub(crate) fn peak(&self) -> usize {
+        self.state().peak
     }
 
     /// Everything was written.

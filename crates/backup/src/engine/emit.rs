@@ -168,8 +168,6 @@ impl<'a> Files<'a> {
 pub(crate) struct Emitted {
     pub(crate) tables: Vec<TableData>,
     pub(crate) objects: LargeObjectsSummary,
-    /// Oid of each table, with the rows that the server told.
-    pub(crate) counts: Vec<(u32, u64)>,
 }
 
 /// Writes the data of every entry. `executor` looks after the movers when nothing moves.
@@ -200,9 +198,7 @@ pub(crate) async fn emit<'a>(
             let written = emitter.objects(entry, count).await?;
             emitted.objects.merge(&written);
         } else {
-            let (table, rows) = emitter.rows(entry, count).await?;
-            emitted.counts.push((entry.oid, rows));
-            emitted.tables.push(table);
+            emitted.tables.push(emitter.rows(entry, count).await?);
         }
     }
     shared.board.done();
@@ -222,12 +218,12 @@ fn archived(error: &archive::ArchiveError) -> Failure {
 }
 
 impl Emitter<'_, '_, '_> {
-    /// Writes an entry of rows; also how many there are by the server's count.
+    /// Writes an entry of rows. The server's count of each unit has to be that of what came.
     async fn rows(
         &mut self,
         entry: &archive::DumpData,
         units: usize,
-    ) -> Result<(TableData, u64), Failure> {
+    ) -> Result<TableData, Failure> {
         let format = self.shared.plan.format;
         if !self.custom {
             let name = file_name(entry)?;
@@ -236,7 +232,6 @@ impl Emitter<'_, '_, '_> {
         }
         let mut writer = EntryWriter::begin(format, entry, self.files.buffer())
             .map_err(|error| archived(&error))?;
-        let mut counted = 0;
         for _ in 0..units {
             loop {
                 match self.next().await? {
@@ -249,7 +244,6 @@ impl Emitter<'_, '_, '_> {
                             )));
                         }
                         writer.add(&summary);
-                        counted += rows;
                         break;
                     }
                     _ => return Err(Failure::Stock("a part of another kind".to_owned())),
@@ -261,7 +255,7 @@ impl Emitter<'_, '_, '_> {
             .finish(self.files.buffer())
             .map_err(|error| archived(&error))?;
         self.end().await?;
-        Ok((table, counted))
+        Ok(table)
     }
 
     /// Writes an entry of large objects.

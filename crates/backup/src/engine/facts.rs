@@ -85,14 +85,15 @@ pub(crate) async fn tables(
     leader: &mut Leader,
     data: &[DumpData],
 ) -> Result<HashMap<u32, TableFacts>, ExecError> {
-    let oids: Vec<String> = data
+    let oids: Vec<u32> = data
         .iter()
         .filter(|data| matches!(data.kind, DumpDataKind::Rows { .. }))
-        .map(|data| data.oid.to_string())
+        .map(|data| data.oid)
         .collect();
     let big = (2 * UNIT_BYTES).to_string();
     let mut facts = HashMap::new();
     for batch in oids.chunks(BATCH * 20) {
+        let batch: Vec<String> = batch.iter().map(u32::to_string).collect();
         let list = format!("{{{}}}", batch.join(","));
         let vars = [("oids", list.as_str()), ("big", big.as_str())];
         let found: Vec<TableFacts> = leader.rows("look at the tables", FACTS, &vars).await?;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use dbexec::{ExecError, PgExecutor, executor::ProgramExit, query};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::amcheck::check_indexes;
@@ -21,7 +20,7 @@ use crate::restore::{
 };
 use crate::{
     BackupError, BackupEvent, EngineChoice, EventSink, Manifest, Repository, RestoreContents,
-    RestorePlace, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, catalog, manifest,
+    RestorePlace, RestoreRequest, RestoreSource, RolesPolicy, VerifyLevel, manifest_file,
     plan_restore,
 };
 
@@ -129,14 +128,13 @@ async fn hash_of(repo: &Repository, manifest: &Manifest) -> Result<String, Backu
         id: manifest.id.to_string(),
         problem,
     };
-    let name = format!("{}/{}", manifest.id, manifest::FILE_NAME);
-    let bytes = catalog::read_text(repo.store.as_ref(), &name)
+    let stored = manifest_file::read(repo.store.as_ref(), &manifest.id)
         .await
         .map_err(unusable)?;
-    if catalog::parse(&manifest.id, &bytes).map_err(unusable)? != *manifest {
+    if stored.manifest.map_err(unusable)? != *manifest {
         return Err(unusable("it changed meanwhile".to_owned()));
     }
-    Ok(hex::encode(Sha256::digest(&bytes)))
+    Ok(stored.sha256)
 }
 
 /// The database that the user's checks run in.

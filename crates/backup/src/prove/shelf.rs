@@ -1,11 +1,10 @@
 //! Proofs in the store, beside the manifest that they are of.
 
-use sha2::{Digest, Sha256};
 use storage::{Entry, Store};
 
 use super::record::{self, Proof, ProofSummary};
 use crate::catalog::read_text;
-use crate::{BackupError, BackupId, Repository, manifest};
+use crate::{BackupError, BackupId, Repository, manifest, manifest_file};
 
 /// Whether a file in a backup's directory (without the directory) is a proof by its name.
 pub(crate) fn is_proof_name(name: &str) -> bool {
@@ -61,10 +60,9 @@ pub(crate) async fn check_proof(
     store: &dyn Store,
     id: &BackupId,
     file: &str,
-    manifest: &[u8],
+    manifest_sha256: &str,
 ) -> Option<String> {
-    let hash = hex::encode(Sha256::digest(manifest));
-    read(store, id, file, &hash).await.err()
+    read(store, id, file, manifest_sha256).await.err()
 }
 
 impl Repository {
@@ -82,14 +80,13 @@ impl Repository {
                     operation: format!("listing backup {id}"),
                     source,
                 })?;
-        let name = format!("{id}/{}", manifest::FILE_NAME);
-        let bytes = read_text(self.store.as_ref(), &name)
+        let stored = manifest_file::read(self.store.as_ref(), id)
             .await
             .map_err(|problem| BackupError::Manifest {
                 id: id.to_string(),
                 problem,
             })?;
-        Ok(newest(self.store.as_ref(), id, &entries, &bytes).await)
+        Ok(newest(self.store.as_ref(), id, &entries, &stored.sha256).await)
     }
 }
 
@@ -98,7 +95,7 @@ async fn newest(
     store: &dyn Store,
     id: &BackupId,
     entries: &[Entry],
-    manifest: &[u8],
+    manifest_sha256: &str,
 ) -> Option<(String, Proof)> {
     let dir = format!("{id}/");
     let mut files: Vec<&str> = entries
@@ -108,9 +105,8 @@ async fn newest(
         .collect();
     // The time is the beginning of the name.
     files.sort_unstable();
-    let hash = hex::encode(Sha256::digest(manifest));
     for file in files.into_iter().rev() {
-        match read(store, id, file, &hash).await {
+        match read(store, id, file, manifest_sha256).await {
             Ok(proof) => return Some((file.to_owned(), proof)),
             Err(problem) => tracing::warn!(%id, file, problem, "a proof cannot be used"),
         }
@@ -123,8 +119,8 @@ pub(crate) async fn newest_summary(
     store: &dyn Store,
     id: &BackupId,
     entries: &[Entry],
-    manifest: &[u8],
+    manifest_sha256: &str,
 ) -> Option<ProofSummary> {
-    let (file, proof) = newest(store, id, entries, manifest).await?;
+    let (file, proof) = newest(store, id, entries, manifest_sha256).await?;
     Some(proof.summary(file))
 }

@@ -59,7 +59,7 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
             Some(backup) if backup.1.attestation.is_some() => Fingerprints::None,
             _ => Fingerprints::All,
         },
-        catalogue: true,
+        catalogue: archive::CatalogueDetail::Objects,
     };
     let handle = tokio::runtime::Handle::current();
     let result = tokio::task::spawn_blocking(move || {

@@ -199,8 +199,8 @@ mod tests {
         TableData {
             dump_id: 1,
             oid: 1,
-            schema: "s".to_owned(),
-            name: name.to_owned(),
+            schema: "s".into(),
+            name: name.into(),
             bytes: 0,
             rows: Some(rows),
             fingerprint: None,

@@ -231,8 +231,10 @@ impl Run<'_> {
         self.go_on("publishing")?;
         manifest.finished_at = self.repo.clock.now();
         manifest.recipe = recipe::recipe(&manifest);
+        let manifest = Arc::new(manifest);
         publish(self.repo.store.as_ref(), &manifest).await?;
-        Ok(manifest)
+        // Nobody else holds it any more.
+        Ok(Arc::unwrap_or_clone(manifest))
     }
 
     fn go_on(&self, operation: &str) -> Result<(), BackupError> {

@@ -162,7 +162,7 @@ impl Run<'_> {
             stored.contents
         };
         let attestation = match contents {
-            Some(contents) => settle(attested, &contents, &wanted).map_err(|problems| {
+            Some(contents) => settle(attested, contents, &wanted).map_err(|problems| {
                 BackupError::AttestationFailed {
                     database: facts.name.clone(),
                     problems,

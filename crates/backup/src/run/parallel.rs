@@ -203,7 +203,7 @@ impl Run<'_> {
         };
         let snapshot = snapshot.to_owned();
         let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
-        attesting.counted(&done.counts).await;
+        attesting.counted(&done.summary.tables).await;
         Ok(InStore {
             files: done.files,
             finished: Finished {

@@ -182,7 +182,7 @@ pub(crate) async fn inside(
     .await
 }
 
-async fn one<T: serde::de::DeserializeOwned>(
+async fn one<T: serde::de::DeserializeOwned + Send>(
     executor: &dyn PgExecutor,
     database: &str,
     name: &'static str,

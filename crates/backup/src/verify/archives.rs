@@ -76,7 +76,7 @@ pub(crate) async fn check_archives(
             .await?;
         if let (Some(attestation), Some(contents)) = (attestation, contents) {
             let object = work.object_of(&database.name, &database.archive);
-            for difference in differences(attestation, &contents) {
+            for difference in differences(attestation, contents) {
                 work.checked.problem(&object, difference);
             }
         }

@@ -6,13 +6,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archives::{Checked, Work, check_archives};
-use crate::catalog::{compare_sums, parse, parse_sums, read_text};
+use crate::catalog::{compare_sums, parse_sums, read_text};
 use crate::prove::{check_proof, is_proof_name};
 use crate::requests::VerifyProblem;
 use crate::run::Progress;
 use crate::{
     BackupError, BackupId, EventSink, Repository, VerifyLevel, VerifyReport, manifest,
-    manifest::StoredFile,
+    manifest::StoredFile, manifest_file,
 };
 
 /// Verifies one backup. Differences are in the report, not an error. At level `read` archives are
@@ -51,8 +51,10 @@ pub async fn verify(
             reason: "it has no manifest, so it is no backup".to_owned(),
         });
     }
-    let bytes = read_text(store, &manifest_name).await;
-    let parsed = bytes.clone().and_then(|bytes| parse(id, &bytes));
+    let (sha256, parsed) = match manifest_file::read(store, id).await {
+        Ok(read) => (Some(read.sha256), read.manifest),
+        Err(problem) => (None, Err(problem)),
+    };
     let sums = read_text(store, &format!("{id}/{}", manifest::SUMS_NAME))
         .await
         .and_then(|bytes| parse_sums(&bytes));
@@ -73,8 +75,8 @@ pub async fn verify(
     }
     let mut checked = match (&parsed, &sums) {
         (Ok(manifest), sums) => {
-            if let (Ok(sums), Ok(bytes)) = (sums, &bytes) {
-                for (object, problem) in compare_sums(manifest, bytes, sums) {
+            if let (Ok(sums), Some(sha256)) = (sums, &sha256) {
+                for (object, problem) in compare_sums(manifest, sha256, sums) {
                     differ(&object, problem);
                 }
             }
@@ -118,10 +120,10 @@ pub async fn verify(
         }
         if !is_proof_name(name) {
             differ(name, "it is not part of the backup".to_owned());
-        } else if let Ok(manifest) = &bytes {
+        } else if let Some(sha256) = &sha256 {
             checked.files += 1;
             checked.bytes += entry.bytes;
-            if let Some(problem) = check_proof(store, id, name, manifest).await {
+            if let Some(problem) = check_proof(store, id, name, sha256).await {
                 differ(name, problem);
             }
         }

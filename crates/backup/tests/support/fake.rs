@@ -458,15 +458,14 @@ fn session_answer(script: &Script, text: &str) -> Result<String, String> {
             script.server_large_objects
         ));
     }
-    if text.contains("as statement") {
+    if text.contains("as configuration") {
         let row = serde_json::json!({
             "oid": TABLE, "schema": "public", "name": "t", "configuration": false,
             "excluded": false, "bytes": 8192,
-            "statement": format!("select {TABLE}, count(*) from only public.t"),
         });
         return Ok(format!("{row}\n"));
     }
-    if text.contains("from only public.t") {
+    if text.contains("from only \"public\".\"t\"") {
         if let Some(words) = &script.count_fails {
             return Ok(format!("! {TABLE} 55P03 {words}\n"));
         }

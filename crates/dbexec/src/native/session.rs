@@ -115,8 +115,23 @@ impl NativeSession {
     /// # Errors
     /// [`NativeError::Server`] of the first that fails; the session can go on.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, NativeError> {
-        self.begin(sql).await?;
         let mut rows = Vec::new();
+        let push = |rows: &mut Vec<_>, row| {
+            rows.push(row);
+            Ok(())
+        };
+        self.each(sql, &mut rows, push).await?;
+        Ok(rows)
+    }
+
+    /// Runs statements and hands over each row of the last one that answers with rows, as it comes.
+    async fn each<T>(
+        &mut self,
+        sql: &str,
+        rows: &mut Vec<T>,
+        push: impl Fn(&mut Vec<T>, Vec<Option<String>>) -> Result<(), NativeError>,
+    ) -> Result<(), NativeError> {
+        self.begin(sql).await?;
         let mut size = 0;
         let mut wrong = None;
         loop {
@@ -126,7 +141,7 @@ impl NativeSession {
                     self.ready();
                     return match wrong {
                         Some(error) => Err(error),
-                        None => Ok(rows),
+                        None => Ok(()),
                     };
                 }
                 b'T' => {
@@ -141,11 +156,9 @@ impl NativeSession {
                             let limit = query::MAX_ANSWER >> 20;
                             NativeError::protocol(format!("an answer longer than {limit} MiB"))
                         });
-                    } else {
-                        match message::row(&message.body.freeze()) {
-                            Ok(row) => rows.push(row),
-                            Err(error) => wrong = Some(error),
-                        }
+                    } else if wrong.is_none() {
+                        let row = message::row(&message.body.freeze());
+                        wrong = row.and_then(|row| push(rows, row)).err();
                     }
                 }
                 b'C' | b'I' => {}
@@ -159,21 +172,23 @@ impl NativeSession {
     ///
     /// # Errors
     /// As [`NativeSession::query`], or rows that do not decode.
-    pub async fn rows<T: DeserializeOwned>(
+    pub async fn rows<T: DeserializeOwned + Send>(
         &mut self,
         name: &'static str,
         select: &str,
         vars: &[(&str, &str)],
     ) -> Result<Vec<T>, NativeError> {
         let sql = substitute(&query::json_rows(select), vars)?;
-        let rows = self.query(&sql).await?;
-        rows.into_iter()
-            .map(|row| {
-                let text = row.into_iter().next().flatten().unwrap_or_default();
-                serde_json::from_str(&text)
-                    .map_err(|error| NativeError::protocol(format!("query {name:?}: {error}")))
-            })
-            .collect()
+        let mut rows = Vec::new();
+        let decode = |rows: &mut Vec<T>, row: Vec<Option<String>>| {
+            let text = row.into_iter().next().flatten().unwrap_or_default();
+            let row = serde_json::from_str(&text)
+                .map_err(|error| NativeError::protocol(format!("query {name:?}: {error}")))?;
+            rows.push(row);
+            Ok(())
+        };
+        self.each(&sql, &mut rows, decode).await?;
+        Ok(rows)
     }
 
     /// Runs statements of which one is a `COPY … TO STDOUT`, and stands at its first row.

@@ -44,7 +44,7 @@ pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, Comm
     let mut renderer = Renderer::new(&session.printer);
     // Only for the time that is left, so a catalogue that cannot be read is told elsewhere.
     if session.printer.bars().is_some()
-        && let Ok(catalog) = repository.catalog().await
+        && let Ok(catalog) = repository.catalog_without_tables().await
     {
         renderer = renderer.with_history(&catalog, &context.target_name());
     }

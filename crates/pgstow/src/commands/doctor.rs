@@ -345,7 +345,7 @@ async fn last_backup(
     executor: Option<&Arc<dyn PgExecutor>>,
     findings: &mut Findings<'_>,
 ) -> Result<(), CommandError> {
-    let catalog = match repository.catalog().await {
+    let catalog = match repository.catalog_without_tables().await {
         Ok(catalog) => catalog,
         Err(error) => {
             findings.bad("backups", &error.into());

@@ -12,7 +12,13 @@ pub(crate) async fn run(session: &Session) -> Result<u8, CommandError> {
         Some(repository) => {
             session
                 .interrupts
-                .guard("listing the backups", repository.catalog())
+                .guard("listing the backups", async {
+                    // Only JSON tells all.
+                    match session.printer.json {
+                        true => repository.catalog().await,
+                        false => repository.catalog_without_tables().await,
+                    }
+                })
                 .await??
         }
         None => Catalog::default(),

@@ -27,7 +27,7 @@ pub(crate) async fn run(session: &Session, args: &PruneArgs) -> Result<u8, Comma
         printer.message("there are no backups to prune");
         return Ok(exit::DONE);
     };
-    let catalog = repository.catalog().await?;
+    let catalog = repository.catalog_without_tables().await?;
     let plan = plan_prune(&catalog, args.keep_last, session.clock.now())?;
     if !printer.json {
         let row = |word: &str, (id, why): &(backup::BackupId, String)| {

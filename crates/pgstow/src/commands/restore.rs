@@ -178,7 +178,7 @@ async fn warn_of_newer(
     repository: &Repository,
     chosen: &Manifest,
 ) -> Result<(), CommandError> {
-    let catalog = repository.catalog().await?;
+    let catalog = repository.catalog_without_tables().await?;
     for damaged in catalog.damaged.iter().filter(|one| one.id > chosen.id) {
         session.printer.warning(format!(
             "backup {} is newer than {}, but damaged: {}",

@@ -151,7 +151,7 @@ pub(crate) fn problems(proof: &Proof) -> Vec<VerifyProblem> {
 /// those that are newer than it, because whoever verifies it wants to know of the last run.
 async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>, CommandError> {
     if args.all {
-        let catalog = repository.catalog().await?;
+        let catalog = repository.catalog_without_tables().await?;
         let damaged = catalog.damaged.into_iter().map(|damaged| damaged.id);
         let good = catalog.backups.into_iter().map(|manifest| manifest.id);
         return Ok(good.chain(damaged).collect());
@@ -161,10 +161,14 @@ async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>
     if let Some(id) = BackupId::parse(wanted) {
         return Ok(vec![id]);
     }
-    let found = repository.find(wanted).await?.id;
+    let found = repository.find_id(wanted).await?;
     let mut ids = vec![found.clone()];
     if wanted == "latest" {
-        let damaged = repository.catalog().await?.damaged.into_iter();
+        let damaged = repository
+            .catalog_without_tables()
+            .await?
+            .damaged
+            .into_iter();
         ids.extend(damaged.map(|damaged| damaged.id).filter(|id| *id > found));
     }
     Ok(ids)

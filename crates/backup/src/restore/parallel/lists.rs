@@ -214,8 +214,8 @@ pub(super) mod tests {
         TableData {
             dump_id,
             oid: 1,
-            schema: "s".to_owned(),
-            name: "t".to_owned(),
+            schema: "s".into(),
+            name: "t".into(),
             bytes,
             rows: Some(1),
             fingerprint: None,
