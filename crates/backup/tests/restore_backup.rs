@@ -211,7 +211,7 @@ fn with_rows(live: &Live, mut manifest: Manifest, rows: u64) {
 #[tokio::test]
 async fn an_attested_backup_is_decoded_once_and_compared_with_its_manifest() {
     const ABOUT: &str = "SELECT count(*), md5(string_agg(id || v, ',' ORDER BY id)) FROM big";
-    const FROZEN: &str = "SELECT relallvisible = relpages FROM pg_class WHERE relname = 'big'";
+    const FROZEN: &str = "SELECT relallvisible > relpages / 2 FROM pg_class WHERE relname = 'big'";
     let live = Live::start(17).await;
     live.psql(
         "postgres",

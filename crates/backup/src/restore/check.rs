@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::{
-    ArchiveKind, ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc,
+    ArchiveKind, ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc, TocEntry,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
@@ -349,12 +349,14 @@ fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64
             bytes: table.bytes?,
             rows: Some(table.rows),
             fingerprint: None,
-            lossy: entry.lossy
-                || !toc.utf8
-                    && !(entry.name.is_ascii() && entry.schema.iter().all(|s| s.is_ascii())),
+            lossy: entry.lossy || !(toc.utf8 || ascii(entry)),
         });
     }
     Some((tables, large_objects))
+}
+
+fn ascii(entry: &TocEntry) -> bool {
+    entry.name.is_ascii() && entry.schema.iter().all(|schema| schema.is_ascii())
 }
 
 /// Reads what is left, so that the whole file is hashed.
