@@ -117,6 +117,22 @@ pub(crate) fn walk<R: Read>(
     Ok(walked)
 }
 
+/// Reads header and table of contents of an archive, with sequences and, where it is wanted, the
+/// catalogue; nothing of its data, so that tables and large objects are not in the summary. What
+/// stands behind the table of contents is not read.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub fn summarize_contents(
+    reader: impl Read,
+    kind: ArchiveKind,
+    options: &CheckOptions<'_>,
+) -> Result<ArchiveSummary, ArchiveError> {
+    let mut reader = ArchiveReader::new(reader, "the table of contents");
+    let contents = Contents::read(&mut reader, kind, options)?;
+    Ok(contents.finish())
+}
+
 impl Contents {
     /// Reads header and entries, and leaves the reader behind the last one.
     pub(crate) fn read<R: Read>(

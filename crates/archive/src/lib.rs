@@ -33,6 +33,7 @@ mod write;
 pub use catalogue::{
     Catalogue, CatalogueDifference, CatalogueObject, DifferenceKind, read_catalogue,
 };
+pub use contents::summarize_contents;
 pub use custom::{check_custom, read_entry_data};
 pub use directory::{check_directory, read_directory_entry_data};
 pub use error::ArchiveError;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use backup::{
     BackupError, BackupEvent, BackupId, BackupOptions, Clock, DumpFormat, EngineChoice, EventSink,
-    ExportRequest, RestoreContents, RestorePlace, RestoreRequest, RestoreSource, RolesPolicy,
+    ExportRequest, Manifest, RestoreContents, RestorePlace, RestoreRequest, RestoreSource,
+    RolesPolicy,
 };
+use sha2::{Digest, Sha256};
 use support::live::{Live, words};
 use tokio_util::sync::CancellationToken;
 
@@ -187,6 +189,82 @@ async fn bar_32_properties_survive_plain_17() {
 #[tokio::test]
 async fn bar_32_properties_survive_custom_18() {
     backup_and_restore(18, DumpFormat::Custom).await;
+}
+
+/// Writes the manifest anew, with another number of rows; all hashes fit.
+fn with_rows(live: &Live, mut manifest: Manifest, rows: u64) {
+    let attestation = manifest.databases[0].attestation.as_mut().unwrap();
+    let big = attestation.tables.iter_mut().find(|t| t.name == "big");
+    big.unwrap().rows = rows;
+    let text = serde_json::to_vec_pretty(&manifest).unwrap();
+    let mut sums: String = manifest
+        .files()
+        .map(|file| format!("{}  {}\n", file.sha256, file.name))
+        .collect();
+    let hash = hex::encode(Sha256::digest(&text));
+    sums.push_str(&format!("{hash}  manifest.json\n"));
+    let dir = live.home.backups().join(manifest.id.as_str());
+    std::fs::write(dir.join("manifest.json"), text).unwrap();
+    std::fs::write(dir.join("SHA256SUMS"), sums).unwrap();
+}
+
+#[tokio::test]
+async fn an_attested_backup_is_decoded_once_and_compared_with_its_manifest() {
+    const ABOUT: &str = "SELECT count(*), md5(string_agg(id || v, ',' ORDER BY id)) FROM big";
+    const FROZEN: &str = "SELECT relallvisible > relpages / 2 FROM pg_class WHERE relname = 'big'";
+    let live = Live::start(17).await;
+    live.psql(
+        "postgres",
+        "CREATE TABLE big AS SELECT g AS id, repeat(md5(g::text), 10) AS v FROM generate_series(1, 40000) AS g; \
+         ALTER TABLE big ADD PRIMARY KEY (id); CREATE TABLE nothing (a int); \
+         SELECT count(lo_from_bytea(0, '\\x00ff')) FROM generate_series(1, 3)",
+    );
+    for format in [DumpFormat::Custom, DumpFormat::Directory] {
+        let id = back_up(&live, format).await;
+        let before = live.databases();
+        let request = |jobs, name| RestoreRequest {
+            source: RestoreSource::Backup(id.to_string()),
+            engine: EngineChoice::Parallel,
+            jobs: Some(jobs),
+            ..latest(None, name)
+        };
+        for (jobs, frozen) in [(2, "t"), (3, "f")] {
+            let plan = live.plan(&request(jobs, "copy")).await.unwrap();
+            let first = &plan.steps[0];
+            assert!(first.contains("those of the manifest"), "{first}");
+            let report = live.apply(&plan).await.unwrap();
+            assert_eq!((report.tables, report.rows), (2, 40_000));
+            assert_eq!(live.psql("copy", ABOUT), live.psql("postgres", ABOUT));
+            assert_eq!(live.psql("copy", FROZEN), frozen);
+            live.psql("postgres", "DROP DATABASE copy");
+        }
+        let mut stock = request(2, "copy");
+        stock.engine = EngineChoice::Stock;
+        let plan = live.plan(&stock).await.unwrap();
+        assert!(plan.steps[0].contains("is whole"), "{}", plan.steps[0]);
+
+        let manifest = live.home.repo.find(id.as_str()).await.unwrap();
+        with_rows(&live, manifest.clone(), 40_001);
+        let error = live.restore(&request(2, "copy")).await.unwrap_err();
+        let text = words(&error);
+        assert!(matches!(error, BackupError::RestoreFailed { .. }), "{text}");
+        assert!(text.contains("40001") && text.contains("40000"), "{text}");
+        assert_eq!(live.databases(), before);
+        with_rows(&live, manifest.clone(), 40_000);
+
+        for file in &manifest.databases[0].archive.files {
+            let path = live.home.backups().join(id.as_str()).join(&file.name);
+            let bytes = std::fs::read(&path).unwrap();
+            let mut flipped = bytes.clone();
+            *flipped.last_mut().unwrap() ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let text = problem(live.plan(&request(2, "copy")).await);
+            assert!(text.contains("hash"), "{text}");
+            std::fs::remove_file(&path).unwrap();
+            damaged(live.plan(&request(2, "copy")).await);
+            std::fs::write(&path, &bytes).unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -154,6 +154,20 @@ pub async fn execute(
     .map(drop)
 }
 
+/// As [`execute`], each statement for itself; returns what the script printed.
+///
+/// # Errors
+/// As [`execute`].
+pub async fn answer(
+    executor: &dyn PgExecutor,
+    database: &str,
+    name: &'static str,
+    script: &str,
+    vars: &[(&str, &str)],
+) -> Result<String, ExecError> {
+    run(executor, database, name, script, vars, false).await
+}
+
 /// Runs a script; where psql could not be started, once more after the search for programs has
 /// told how it can be (without a shell it has to be started directly).
 async fn run(

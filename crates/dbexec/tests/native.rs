@@ -5,7 +5,7 @@ mod cancel_support;
 use std::time::Duration;
 
 use cancel_support::{cancel_a_sleep, until_asleep};
-use dbexec::native::CopyOut;
+use dbexec::native::{CopyOut, Parameter};
 use dbexec::{ConnectionSettings, DbCreds, NativeError, NativeSession, Route, TlsOptions};
 use serde::Deserialize;
 use testkit::PgContainer;
@@ -371,5 +371,46 @@ async fn a_statement_is_cancelled_from_elsewhere() {
         let mut session = session(&container).await;
         cancel_a_sleep(&container, &mut session).await;
         assert_eq!(one(&mut session, "select 1").await, "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_at_once_ends_a_copy() {
+    let container = PgContainer::start(17).unwrap();
+    let mut session = session(&container).await;
+    session.batch("create temp table t(n int)").await.unwrap();
+    for _ in 0..5_000 {
+        let mut copy = session.copy_in("copy t from stdin").await.unwrap();
+        copy.send(b"1\n").await.unwrap();
+        assert_eq!(copy.finish().await.unwrap(), 1);
+    }
+    assert_eq!(one(&mut session, "select count(*) from t").await, "5000");
+}
+
+#[tokio::test]
+async fn statements_with_parameters() {
+    for major in [13, 18] {
+        let container = PgContainer::start(major).unwrap();
+        let mut session = session(&container).await;
+        let number = |value: i32| Parameter {
+            kind: 23,
+            value: value.to_be_bytes().to_vec(),
+        };
+        let bytes = Parameter {
+            kind: 17,
+            value: vec![7; 3 << 20],
+        };
+        let sql = "select $1 + $2, null, length($3)";
+        let parameters = [number(40), number(2), bytes];
+        let rows = session.query_with(sql, &parameters).await.unwrap();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(rows, [[some("42"), None, some("3145728")]]);
+        // An error leaves the session usable, also when nothing was bound.
+        let divided = session.query_with("select 1 / $1", &[number(0)]).await;
+        assert_eq!(divided.unwrap_err().sqlstate(), Some("22012"));
+        let unknown = session.query_with("select nothing", &[]).await;
+        assert_eq!(unknown.unwrap_err().sqlstate(), Some("42703"));
+        assert_eq!(one(&mut session, "select 1").await, "1");
+        session.close().await;
     }
 }

@@ -1,16 +1,16 @@
 //! Carries a plan out, phase by phase; what fails takes back what this run made.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dbexec::{PgExecutor, query};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    count, create,
-    fill::{Destination, exec, fill},
+    analyze, count, create,
+    fill::{Destination, Filled, exec, fill},
     journal::{RestoreStep, Writer},
     plan::{PlannedWork, role_statements},
-    psql,
 };
 use crate::{
     BackupError, BackupEvent, EventSink, Repository, RestorePlace, RestorePlan, RestoreReport,
@@ -57,14 +57,16 @@ pub(crate) async fn carry_out(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, BackupError> {
-    query::check_same_server(executor.as_ref())
-        .await
-        .map_err(|source| {
-            exec(
-                "comparing the server with the one that was planned for",
-                source,
-            )
-        })?;
+    let (same, leftovers) = tokio::join!(
+        query::check_same_server(executor.as_ref()),
+        leftovers(executor.as_ref(), plan)
+    );
+    same.map_err(|source| {
+        exec(
+            "comparing the server with the one that was planned for",
+            source,
+        )
+    })?;
     // A backup run beside this one would take a half-filled database for a whole one.
     let context = executor.context();
     let target = context.target_name();
@@ -102,7 +104,7 @@ pub(crate) async fn carry_out(
     let result = match (&plan.place, &plan.work.swap) {
         (RestorePlace::InPlace { .. }, _) => run.in_place().await,
         (_, Some(swap)) => run.staged(swap).await,
-        (_, None) => run.new_database().await,
+        (_, None) => run.new_database(&leftovers).await,
     };
     match result {
         Ok((counts, warnings)) => Ok(RestoreReport {
@@ -114,6 +116,14 @@ pub(crate) async fn carry_out(
             swap: run.swapped,
         }),
         Err(error) => Err(run.failed(error).await),
+    }
+}
+
+/// Databases that killed restores left, where a new one is made beside them.
+async fn leftovers(executor: &dyn PgExecutor, plan: &RestorePlan) -> Vec<String> {
+    match plan.place {
+        RestorePlace::NewDatabase { .. } => create::leftovers(executor).await.unwrap_or_default(),
+        RestorePlace::Swap { .. } | RestorePlace::InPlace { .. } => Vec::new(),
     }
 }
 
@@ -146,8 +156,8 @@ pub(super) struct Run<'a> {
 pub(super) type Restored = (count::Counts, Vec<String>);
 
 impl Run<'_> {
-    async fn new_database(&mut self) -> Result<Restored, BackupError> {
-        self.tell_leftovers().await;
+    async fn new_database(&mut self, leftovers: &[String]) -> Result<Restored, BackupError> {
+        self.tell_leftovers(leftovers);
         let restored = self.whole_database().await?;
         self.enter("giving the database its name")?;
         create::rename(self.executor.as_ref(), &self.working, self.database)
@@ -184,15 +194,15 @@ impl Run<'_> {
         create::early_settings(executor, &self.working, &self.work.facts)
             .await
             .map_err(|source| exec("setting the database's parameters", source))?;
-        let warnings = self.fill(false).await?;
+        let filled = self.fill(false).await?;
         self.step(RestoreStep::Comparing)?;
         // A database that is going to be the live one has to prove more.
         let counts = match (&self.journal, &self.work.checked.part) {
             (Some(_), _) => self.compare().await?,
-            (None, None) => self.count(false).await?,
+            (None, None) => self.count(false, &filled.taken).await?,
             // Rows are taken out of a part by hand, and nobody compares them again.
             (None, Some(_)) => {
-                let counts = self.count(false).await?;
+                let counts = self.count(false, &filled.taken).await?;
                 self.compare().await?;
                 counts
             }
@@ -206,8 +216,8 @@ impl Run<'_> {
         )
         .await
         .map_err(|source| exec("setting the database's properties", source))?;
-        self.analyze().await?;
-        Ok((counts, warnings))
+        self.analyze(filled.sessions).await?;
+        Ok((counts, filled.stderr))
     }
 
     /// Writes the next step ahead, where there is a journal.
@@ -219,14 +229,13 @@ impl Run<'_> {
     }
 
     /// Databases that killed restores left: whose they are is not certain, so they are told.
-    async fn tell_leftovers(&self) {
-        let found = create::leftovers(self.executor.as_ref()).await;
-        for name in found.unwrap_or_default() {
+    fn tell_leftovers(&self, leftovers: &[String]) {
+        for name in leftovers {
             self.sink.emit(BackupEvent::Warning {
                 message: format!(
                     "database {name:?} was left by a restore that was killed; unless one runs \
                      right now, drop it: DROP DATABASE {}",
-                    quoted(&name)
+                    quoted(name)
                 ),
             });
         }
@@ -234,10 +243,10 @@ impl Run<'_> {
 
     async fn in_place(&mut self) -> Result<Restored, BackupError> {
         self.create_roles().await?;
-        let warnings = self.fill(true).await?;
-        let counts = self.count(true).await?;
-        self.analyze().await?;
-        Ok((counts, warnings))
+        let filled = self.fill(true).await?;
+        let counts = self.count(true, &filled.taken).await?;
+        self.analyze(filled.sessions).await?;
+        Ok((counts, filled.stderr))
     }
 
     /// Begins a phase, unless the run was cancelled.
@@ -280,7 +289,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn fill(&mut self, in_place: bool) -> Result<Vec<String>, BackupError> {
+    async fn fill(&mut self, in_place: bool) -> Result<Filled, BackupError> {
         self.enter("restoring the rows")?;
         let started = self.repo.clock.now();
         let subject = self.database.to_owned();
@@ -307,12 +316,17 @@ impl Run<'_> {
             bytes: self.work.checked.bytes(),
             seconds: seconds_since(self.repo, started),
         });
-        Ok(finished.stderr)
+        Ok(finished)
     }
 
-    async fn count(&mut self, in_place: bool) -> Result<count::Counts, BackupError> {
+    async fn count(
+        &mut self,
+        in_place: bool,
+        known: &BTreeMap<(String, String), u64>,
+    ) -> Result<count::Counts, BackupError> {
         self.enter("comparing the rows with the archive")?;
-        let counts = count::count(self.executor.as_ref(), &self.working, self.cancel)
+        let executor = self.executor.as_ref();
+        let counts = count::count(executor, &self.working, known, self.cancel)
             .await
             .map_err(|source| exec("counting the restored rows", source))?;
         let differences = count::compare(
@@ -340,7 +354,7 @@ impl Run<'_> {
         })
     }
 
-    async fn analyze(&mut self) -> Result<(), BackupError> {
+    async fn analyze(&mut self, sessions: u32) -> Result<(), BackupError> {
         self.enter("ANALYZE")?;
         let started = self.repo.clock.now();
         let subject = self.database.to_owned();
@@ -349,14 +363,8 @@ impl Run<'_> {
             subject: subject.clone(),
             expected_bytes: None,
         });
-        psql::run(
-            self.executor.as_ref(),
-            &self.working,
-            super::analyze::SCRIPT,
-            self.cancel,
-        )
-        .await
-        .map_err(|source| exec("ANALYZE", source))?;
+        let executor = self.executor.as_ref();
+        analyze::run(executor, &self.working, sessions, self.cancel).await?;
         self.sink.emit(BackupEvent::PhaseFinished {
             phase: "analyze",
             subject,

@@ -1,17 +1,29 @@
 //! Reads a whole archive before anything is touched: hashes against the manifest, structure
 //! against the format. What was seen is kept, so that the second reading has to be the same.
+//!
+//! Of a backup of ours whose manifest attests every table the data need not be decoded for that:
+//! its bytes are those that were stored, and the reading that fills a new database decodes, counts
+//! and compares them before the database gets its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use archive::{ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc};
+use archive::{
+    ArchiveKind, ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc, TocEntry,
+};
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
 
 use super::partial::Part;
 use super::source::{Source, SourceFormat, SourcePlace, refused};
-use crate::BackupError;
+use crate::{
+    BackupError,
+    attest::{Attestation, TableScope},
+};
+
+/// Bytes that are read at once where nothing looks at them.
+const DRAIN: usize = 1 << 20;
 
 /// Size and hash of a file as it was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +49,8 @@ pub(crate) struct Checked {
     pub(crate) rest: Option<ArchiveSummary>,
     /// Each file by its name (empty for a single file).
     pub(crate) files: BTreeMap<String, Fingerprint>,
+    /// Whether the data was decoded and counted; else the numbers are the manifest's.
+    pub(crate) decoded: bool,
 }
 
 impl Checked {
@@ -51,7 +65,6 @@ impl Checked {
 /// # Errors
 /// [`BackupError::RestoreRefused`] with what is wrong and where.
 pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
-    let place = source.place.clone();
     let format = source.format;
     let options = CheckOptions {
         // What was attested has fingerprints of the source itself.
@@ -61,14 +74,22 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
         },
         catalogue: archive::CatalogueDetail::Objects,
     };
+    read(source, move |files| files.check(format, &options)).await
+}
+
+/// Reads a source on a thread of its own.
+async fn read<T: Send + 'static>(
+    source: &Source,
+    work: impl FnOnce(&Files) -> Result<T, String> + Send + 'static,
+) -> Result<T, BackupError> {
+    let place = source.place.clone();
     let handle = tokio::runtime::Handle::current();
     let result = tokio::task::spawn_blocking(move || {
-        Files {
+        work(&Files {
             place,
             handle,
             seen: Seen::default(),
-        }
-        .check(format, &options)
+        })
     })
     .await;
     let remedy = || match source.backup {
@@ -85,6 +106,26 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
             format!("{} could not be checked: {panic}", source.label),
             remedy().to_owned(),
         )),
+    }
+}
+
+/// Checks a source by its hashes and its table of contents alone, where its manifest says what else
+/// it holds. `None`: it has to be decoded, see [`check`].
+///
+/// # Errors
+/// As [`check`].
+pub(crate) async fn check_stored(source: &Source) -> Result<Option<Checked>, BackupError> {
+    let attestation = match &source.backup {
+        Some(backup) => backup.1.attestation.clone(),
+        None => None,
+    };
+    match (attestation, source.format) {
+        (Some(attestation), SourceFormat::Custom | SourceFormat::Directory) => {
+            let format = source.format;
+            let work = move |files: &Files| files.stored(format, &attestation);
+            read(source, work).await
+        }
+        _ => Ok(None),
     }
 }
 
@@ -119,6 +160,71 @@ impl Files {
         Ok(checked)
     }
 
+    /// Hashes every file and reads the table of contents; `None` where the attestation does not
+    /// say everything that the restore has to know of the data.
+    fn stored(
+        &self,
+        format: SourceFormat,
+        attestation: &Attestation,
+    ) -> Result<Option<Checked>, String> {
+        let result = self.contents(format, attestation);
+        let names = match format {
+            SourceFormat::Directory => self.place.names(),
+            SourceFormat::Custom | SourceFormat::Plain => vec![String::new()],
+        };
+        for name in names {
+            let is_seen = |seen: &BTreeMap<_, _>| seen.contains_key(&name);
+            if !is_seen(&self.seen.lock().unwrap_or_else(PoisonError::into_inner)) {
+                let opened = self.open(&name);
+                drain(opened.map_err(|error| match self.place.stored(&name) {
+                    Some(file) if error.kind() == io::ErrorKind::NotFound => {
+                        format!("{} is missing", file.name)
+                    }
+                    _ => in_words(&error),
+                })?)?;
+            }
+        }
+        self.compare()?;
+        let checked = result?;
+        Ok(checked.map(|mut checked| {
+            checked.files =
+                std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+            checked
+        }))
+    }
+
+    fn contents(
+        &self,
+        format: SourceFormat,
+        attestation: &Attestation,
+    ) -> Result<Option<Checked>, String> {
+        let (name, kind) = match format {
+            SourceFormat::Directory => ("toc.dat", ArchiveKind::DirectoryOrTar),
+            SourceFormat::Custom | SourceFormat::Plain => ("", ArchiveKind::Custom),
+        };
+        let open = || self.open(name).map_err(|error| in_words(&error));
+        let toc = archive::read_toc(open()?).map_err(|error| in_words(&error))?;
+        let options = CheckOptions {
+            catalogue: true,
+            ..CheckOptions::default()
+        };
+        let summary = archive::summarize_contents(open()?, kind, &options);
+        let summary = summary.map_err(|error| in_words(&error))?;
+        let Some((tables, large_objects)) = attested(&toc, attestation) else {
+            return Ok(None);
+        };
+        Ok(Some(Checked {
+            toc: Some(toc),
+            plain: None,
+            large_objects: Some(large_objects),
+            part: None,
+            tables,
+            rest: Some(summary),
+            files: BTreeMap::new(),
+            decoded: false,
+        }))
+    }
+
     fn structure(
         &self,
         format: SourceFormat,
@@ -136,6 +242,7 @@ impl Files {
                 .unwrap_or_default(),
             rest: summary,
             files: BTreeMap::new(),
+            decoded: true,
         };
         match format {
             SourceFormat::Custom => {
@@ -216,11 +323,53 @@ impl Files {
     }
 }
 
+/// The data of each entry and the number of large objects, as they were attested; `None` where
+/// something is not known for certain.
+fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64)> {
+    let known: HashMap<u32, _> = attestation.tables.iter().map(|t| (t.oid, t)).collect();
+    let mut tables: Vec<TableData> = Vec::new();
+    let mut large_objects = 0;
+    let mut seen = HashSet::new();
+    for entry in toc.entries.iter().filter(|entry| entry.has_data) {
+        if entry.kind == "BLOBS" {
+            large_objects = attestation.large_objects.as_ref()?.count;
+            continue;
+        }
+        let table = known.get(&entry.oid)?;
+        let whole = table.scope == TableScope::All && entry.copy_statement.is_some();
+        // One table has one entry, or what was attested is not the entry's.
+        if entry.kind != "TABLE DATA" || !whole || entry.oid == 0 || !seen.insert(entry.oid) {
+            return None;
+        }
+        tables.push(TableData {
+            dump_id: entry.dump_id,
+            oid: entry.oid,
+            schema: entry.schema.clone().unwrap_or_default(),
+            name: entry.name.clone(),
+            bytes: table.bytes?,
+            rows: Some(table.rows),
+            fingerprint: None,
+            lossy: entry.lossy || !(toc.utf8 || ascii(entry)),
+        });
+    }
+    Some((tables, large_objects))
+}
+
+fn ascii(entry: &TocEntry) -> bool {
+    entry.name.is_ascii() && entry.schema.iter().all(|schema| schema.is_ascii())
+}
+
 /// Reads what is left, so that the whole file is hashed.
 fn drain(mut reader: HashingRead) -> Result<(), String> {
-    io::copy(&mut reader, &mut io::sink())
-        .map(|_| ())
-        .map_err(|error| in_words(&error))
+    let mut piece = vec![0; DRAIN];
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(in_words(&error)),
+        }
+    }
 }
 
 /// Hashes while it reads; at the end of the file it leaves the fingerprint.

@@ -24,9 +24,11 @@ struct Table {
     of_extension: bool,
 }
 
+/// What there is to count.
 #[derive(Debug, Deserialize)]
-struct LargeObjects {
-    number: u64,
+struct Listed {
+    tables: Vec<Table>,
+    large_objects: u64,
 }
 
 /// Rows after a restore.
@@ -53,13 +55,17 @@ impl Counts {
     }
 }
 
-/// Counts every table that holds rows of its own.
+/// Counts every table that holds rows of its own. `known`: what the server said of tables while
+/// they were filled, in a database that nobody else used since.
 pub(crate) async fn count(
     executor: &dyn PgExecutor,
     database: &str,
+    known: &BTreeMap<(String, String), u64>,
     cancel: &CancellationToken,
 ) -> Result<Counts, ExecError> {
     const SELECT: &str = "\
+SELECT (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata) AS large_objects, \
+  (SELECT coalesce(pg_catalog.json_agg(t), '[]') FROM (\
 SELECT n.nspname AS schema, c.relname AS name, \
   CASE c.relkind WHEN 'r' THEN pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) END AS statement, \
   EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::regclass \
@@ -67,29 +73,40 @@ SELECT n.nspname AS schema, c.relname AS name, \
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
 WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' \
-ORDER BY n.nspname, c.relname";
-    let tables: Vec<Table> =
-        query::rows(executor, database, "listing the tables", SELECT, &[]).await?;
+ORDER BY n.nspname, c.relname) AS t) AS tables";
+    let listed = query::rows(executor, database, "listing the tables", SELECT, &[]).await?;
+    let Some(Listed {
+        tables,
+        large_objects,
+    }) = listed.into_iter().next()
+    else {
+        return Err(ExecError::Query {
+            query: "listing the tables",
+            database: database.to_owned(),
+            message: "no answer".to_owned(),
+        });
+    };
     let (tables, foreign): (Vec<_>, Vec<_>) = tables
         .into_iter()
         .partition(|table| table.statement.is_some());
-    let large_objects: Vec<LargeObjects> = query::rows(
-        executor,
-        database,
-        "counting large objects",
-        "SELECT count(*) AS number FROM pg_catalog.pg_largeobject_metadata",
-        &[],
-    )
-    .await?;
     let mut counts = Counts {
         tables: tables.len() as u64,
-        large_objects: large_objects.first().map_or(0, |row| row.number),
+        large_objects,
         foreign: foreign
             .into_iter()
             .map(|table| (table.schema, table.name))
             .collect(),
         ..Counts::default()
     };
+    let (told, tables): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| {
+        !table.of_extension && known.contains_key(&(table.schema.clone(), table.name.clone()))
+    });
+    for table in told {
+        let key = (table.schema, table.name);
+        let rows = known.get(&key).copied().unwrap_or_default();
+        counts.rows += rows;
+        counts.by_table.insert(key, (rows, false));
+    }
     for batch in tables.chunks(BATCH) {
         let script: String = batch
             .iter()

@@ -109,14 +109,23 @@ pub(crate) async fn create(
         script.push(" TABLESPACE ").identifier(tablespace);
     }
     script.push(";\n");
-    script.run(executor, "creating the database", false).await?;
-    oid(executor, database)
-        .await?
-        .ok_or_else(|| ExecError::Query {
-            query: "creating the database",
-            database: database.to_owned(),
-            message: "it is not there after CREATE DATABASE succeeded".to_owned(),
-        })
+    // In the same session: each one takes its time to start.
+    let name = script.var(database);
+    script.push("SELECT oid FROM pg_catalog.pg_database WHERE datname = :'");
+    script.push(&name).push("';\n");
+    let own = executor.context().creds.database.clone();
+    let vars: Vec<_> = script
+        .vars
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let answer =
+        query::answer(executor, &own, "creating the database", &script.text, &vars).await?;
+    answer.trim().parse().map_err(|_| ExecError::Query {
+        query: "creating the database",
+        database: database.to_owned(),
+        message: "it is not there after CREATE DATABASE succeeded".to_owned(),
+    })
 }
 
 /// Oid of a database; `None` when there is none of this name.

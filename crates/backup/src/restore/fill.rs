@@ -1,6 +1,7 @@
 //! Runs the program that fills a database: pg_restore for archives, psql for plain dumps. What it
 //! reads has to be, byte for byte, what was checked.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use dbexec::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    check::{self, Checked},
     early,
     feed::{checked_file, script, upload},
     messages::Listener,
@@ -40,6 +42,10 @@ pub(crate) struct Destination<'a> {
 pub(crate) struct Filled {
     /// What the program said and what was judged harmless, in words.
     pub(crate) stderr: Vec<String>,
+    /// Rows by schema and name of tables that sessions of ours filled, as the server told them.
+    pub(crate) taken: BTreeMap<(String, String), u64>,
+    /// Sessions of ours that filled; 0 where programs did it alone.
+    pub(crate) sessions: u32,
 }
 
 /// Fills the database.
@@ -61,6 +67,11 @@ pub(crate) async fn fill(
         progress: Arc::default(),
     };
     let prepared = parallel::prepare(&filling).await?;
+    if prepared.is_none() && !work.checked.decoded {
+        // Nobody else decodes and counts it.
+        let found = check::check(&work.source).await?;
+        same_rows(work, &found)?;
+    }
     if prepared.is_none() && !filling.uploads() && !filling.lists() {
         return filling.passes(None).await;
     }
@@ -83,6 +94,24 @@ pub(crate) async fn fill(
     let filled = result?;
     removed?;
     Ok(filled)
+}
+
+/// Compares what an archive holds with what its manifest said of it.
+fn same_rows(work: &PlannedWork, found: &Checked) -> Result<(), BackupError> {
+    let known = |checked: &Checked| -> BTreeMap<i32, Option<u64>> {
+        let tables = checked.tables.iter();
+        tables.map(|table| (table.dump_id, table.rows)).collect()
+    };
+    let same =
+        known(&work.checked) == known(found) && work.checked.large_objects == found.large_objects;
+    if same {
+        return Ok(());
+    }
+    Err(BackupError::ArchiveIncomplete {
+        subject: work.source.label.clone(),
+        problem: "it holds other numbers of rows or large objects than its manifest says"
+            .to_owned(),
+    })
 }
 
 /// One database on its way.
@@ -323,10 +352,16 @@ async fn run(
     };
     let Some(listener) = listener else {
         let stderr = ended.map_err(failed)?.stderr;
-        return Ok(Filled { stderr });
+        return Ok(Filled {
+            stderr,
+            ..Filled::default()
+        });
     };
     match listener.outcome(ended, cancel.is_cancelled()) {
-        Ok(stderr) => Ok(Filled { stderr }),
+        Ok(stderr) => Ok(Filled {
+            stderr,
+            ..Filled::default()
+        }),
         Err(error) => {
             for message in listener.harmless() {
                 sink.emit(BackupEvent::Warning { message });

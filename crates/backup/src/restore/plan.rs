@@ -6,13 +6,14 @@ use std::sync::Arc;
 use dbexec::{PgExecutor, PgProgram};
 
 use super::{
-    check::{Checked, check},
+    check::{Checked, check, check_stored},
     facts::{self, DatabaseFacts},
     live::{self, SwapWork},
+    parallel::RowsWay,
     partial,
     preflight::{Decision, Inputs, decide},
     roles,
-    source::{self, Source, refused},
+    source::{self, Source, SourceFormat, refused},
     target,
 };
 use crate::{
@@ -52,7 +53,22 @@ pub async fn plan_restore(
     request: &RestoreRequest,
 ) -> Result<RestorePlan, BackupError> {
     let source = source::resolve(repo, &request.source, request.database.as_deref()).await?;
-    let checked = check(&source).await?;
+    let program = match source.format {
+        SourceFormat::Plain => PgProgram::Psql,
+        SourceFormat::Custom | SourceFormat::Directory => PgProgram::PgRestore,
+    };
+    let name = request.place.database();
+    // Both take their time, and neither needs the other.
+    let (checked, asked) = tokio::join!(first_reading(&source, request), async {
+        let target = target::ask(executor.as_ref(), name).await?;
+        let found = executor.program(program).await;
+        let found = found.map_err(|source| BackupError::Exec {
+            operation: format!("looking for {program} for the restore"),
+            source,
+        })?;
+        Ok::<_, BackupError>((target, found))
+    });
+    let checked = checked?;
     let facts = match (&source.backup, &checked.toc) {
         (Some(backup), _) => facts::of_record(&backup.1),
         (None, Some(toc)) => facts::of_toc(toc),
@@ -66,8 +82,7 @@ pub async fn plan_restore(
         },
     };
     // From here on the archive holds only what is restored.
-    let checked = partial::choose(&request.contents, &request.place, &source, checked)?;
-    let name = request.place.database();
+    let mut checked = partial::choose(&request.contents, &request.place, &source, checked)?;
     let tells_nothing = source.backup.is_none() && checked.toc.is_none();
     let facts = match &request.place {
         RestorePlace::Swap { name, .. } if tells_nothing => {
@@ -75,30 +90,27 @@ pub async fn plan_restore(
         }
         _ => facts,
     };
-    let target = target::ask(executor.as_ref(), name).await?;
-    let program = match &checked.toc {
-        Some(_) => PgProgram::PgRestore,
-        None => PgProgram::Psql,
+    let (target, program) = asked?;
+    let decided = |checked: &Checked| {
+        decide(&Inputs {
+            request,
+            source: &source,
+            checked,
+            facts: &facts,
+            target: &target,
+            program: &program,
+            shares_files: executor.shares_files(),
+            max_connections: executor.settings().max_connections,
+            cores: std::thread::available_parallelism()
+                .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        })
     };
-    let program = executor
-        .program(program)
-        .await
-        .map_err(|source| BackupError::Exec {
-            operation: format!("looking for {program} for the restore"),
-            source,
-        })?;
-    let mut decision = decide(&Inputs {
-        request,
-        source: &source,
-        checked: &checked,
-        facts: &facts,
-        target: &target,
-        program: &program,
-        shares_files: executor.shares_files(),
-        max_connections: executor.settings().max_connections,
-        cores: std::thread::available_parallelism()
-            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
-    })?;
+    let mut decision = decided(&checked)?;
+    if !checked.decoded && matches!(decision.rows, RowsWay::Stock { .. }) {
+        // pg_restore counts nothing while it reads.
+        checked = check(&source).await?;
+        decision = decided(&checked)?;
+    }
     if !decision.create_roles.is_empty() {
         let made = role_statements(&source, &decision.create_roles, &target.roles).await?;
         for role in &made.superusers {
@@ -164,6 +176,18 @@ pub async fn plan_restore(
     })
 }
 
+/// Reads the source: without decoding its data where sessions of ours are going to decode it while
+/// they fill a new database, and everything they must find is known from the manifest.
+async fn first_reading(source: &Source, request: &RestoreRequest) -> Result<Checked, BackupError> {
+    let later = request.place.makes_database()
+        && !request.contents.is_partial()
+        && request.engine != EngineChoice::Stock;
+    if later && let Some(checked) = check_stored(source).await? {
+        return Ok(checked);
+    }
+    check(source).await
+}
+
 /// The statements that make missing roles, from the backup's globals, whose hash is checked.
 pub(crate) async fn role_statements(
     source: &Source,
@@ -187,7 +211,7 @@ pub(crate) async fn role_statements(
     };
     let globals = Source {
         label: format!("the globals of backup {}", manifest.id),
-        format: source::SourceFormat::Plain,
+        format: SourceFormat::Plain,
         place: source::SourcePlace::Stored {
             store: Arc::clone(store),
             dir: dir.clone(),

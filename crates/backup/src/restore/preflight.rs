@@ -453,9 +453,14 @@ fn steps(inputs: &Inputs<'_>, decision: &mut Decision, new: bool) {
         inputs.checked.bytes(),
         inputs.checked.tables.len(),
     );
-    let mut steps = vec![format!(
-        "the source was read to its end and is whole: {what}"
-    )];
+    let read = match inputs.checked.decoded {
+        true => "the source was read to its end and is whole",
+        false => {
+            "the source was read to its end and its bytes are those of the manifest; its rows are \
+             decoded and counted while they are restored"
+        }
+    };
+    let mut steps = vec![format!("{read}: {what}")];
     if let Some(part) = &inputs.checked.part {
         let (step, warnings) = partial::words(part, &inputs.request.contents);
         steps.push(step);

@@ -11,6 +11,9 @@ const GATHER: usize = 256 * 1024;
 /// Rows of one message at most.
 const MAX_FRAME: usize = 1 << 20;
 
+/// What a COPY says that takes no more rows.
+const LEFT: &str = "the COPY failed or was left before";
+
 /// A `COPY … FROM STDIN` that waits for rows. Dropping it before [`CopyIn::finish`] or
 /// [`CopyIn::abort`] makes the session unusable; the server then rolls back.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl<'a> CopyIn<'a> {
     async fn write(&mut self, head: &[u8], body: &[u8]) -> Result<(), NativeError> {
         if !std::mem::take(&mut self.open) {
             return Err(NativeError::Over {
-                reason: "the COPY failed or was left before".to_owned(),
+                reason: LEFT.to_owned(),
             });
         }
         for (part, after) in [(head, body), (body, &[][..])] {
@@ -81,6 +84,27 @@ impl<'a> CopyIn<'a> {
             }
         }
         self.open = true;
+        Ok(())
+    }
+
+    /// Writes the message that ends the rows. What the server says when all of it is written may be
+    /// its answer already, and is left to be read.
+    async fn write_last(&mut self, mut message: &[u8]) -> Result<(), NativeError> {
+        if !std::mem::take(&mut self.open) {
+            return Err(NativeError::Over {
+                reason: LEFT.to_owned(),
+            });
+        }
+        while !message.is_empty() {
+            match self.session.wire.write_and_listen(message).await {
+                Ok(Sent::All) => break,
+                Ok(Sent::Interrupted(written)) => message = &message[written..],
+                Err(error) => return self.session.heard(Err(error)).await,
+            }
+            if !message.is_empty() {
+                self.hear([message, &[]]).await?;
+            }
+        }
         Ok(())
     }
 
@@ -114,7 +138,7 @@ impl<'a> CopyIn<'a> {
         self.send_pending().await?;
         let mut done = BytesMut::new();
         frontend::copy_done(&mut done);
-        self.write(&done, &[]).await?;
+        self.write_last(&done).await?;
         let sent = self.session.wire.flush().await;
         self.session.heard(sent).await?;
         let mut rows = None;

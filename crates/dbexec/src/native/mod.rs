@@ -24,4 +24,4 @@ pub use copy_in::CopyIn;
 pub use copy_out::CopyOut;
 pub use error::NativeError;
 pub use route::{NativeRoute, NoRoute, Route};
-pub use session::NativeSession;
+pub use session::{NativeSession, Parameter};

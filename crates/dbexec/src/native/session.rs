@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +22,15 @@ use crate::query;
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// What a session says that was left in the middle of an answer.
 const TORN: &str = "an earlier statement was not read to its end";
+
+/// A parameter of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Oid of its type.
+    pub kind: u32,
+    /// Its value in the type's binary format.
+    pub value: Vec<u8>,
+}
 
 /// A session with the server. Dropping it closes the connection; a statement that is running then
 /// goes on until it next writes, unless a [`Canceller`] ends it.
@@ -165,6 +176,65 @@ impl NativeSession {
                 kind => self.refuse_copy(kind).await?,
             }
         }
+    }
+
+    /// Runs one statement with parameters `$1`, `$2`, … in the binary format of their types, and
+    /// returns its rows as text.
+    ///
+    /// # Errors
+    /// [`NativeError::Server`] when it fails; the session can go on. Parameters of 2 GiB and more.
+    pub async fn query_with(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter],
+    ) -> Result<Vec<Vec<Option<String>>>, NativeError> {
+        self.begin_with(sql, parameters).await?;
+        let mut rows = Vec::new();
+        let mut wrong = None;
+        loop {
+            let message = self.next().await?;
+            match message.kind {
+                b'Z' => {
+                    self.ready();
+                    return match wrong {
+                        Some(error) => Err(error),
+                        None => Ok(rows),
+                    };
+                }
+                b'D' => match message::row(&message.body.freeze()) {
+                    Ok(row) => rows.push(row),
+                    Err(error) => wrong = Some(error),
+                },
+                // Parsed, bound, done.
+                b'1' | b'2' | b'C' | b'I' => {}
+                kind => self.refuse_copy(kind).await?,
+            }
+        }
+    }
+
+    async fn begin_with(&mut self, sql: &str, parameters: &[Parameter]) -> Result<(), NativeError> {
+        if let Some(reason) = &self.over {
+            return Err(NativeError::Over {
+                reason: reason.clone(),
+            });
+        }
+        let output = &mut self.wire.output;
+        output.clear();
+        let types = parameters.iter().map(|parameter| parameter.kind);
+        let put = |parameter: &Parameter, to: &mut BytesMut| {
+            to.extend_from_slice(&parameter.value);
+            Ok(IsNull::No)
+        };
+        frontend::parse("", sql, types, output)
+            .map_err(|_| NativeError::unsupported("a statement that holds a zero byte"))?;
+        frontend::bind("", "", [1], parameters, put, [0], output)
+            .map_err(|_| NativeError::unsupported("a parameter that is too long"))?;
+        frontend::execute("", 0, output)
+            .map_err(|_| NativeError::unsupported("a statement without a name"))?;
+        frontend::sync(output);
+        self.over = Some(TORN.to_owned());
+        let sent = self.wire.flush().await;
+        self.heard(sent).await
     }
 
     /// Runs one SELECT and decodes each row from JSON, as [`crate::query::rows`] does: `:'name'`

@@ -41,8 +41,19 @@ pub(super) struct Dealer {
     /// Sessions that one table is dealt to at most.
     pub(super) most: usize,
     pub(super) stop: CancellationToken,
+    /// Rows of each entry, as the plan knows them.
+    pub(super) known: HashMap<i32, u64>,
+    /// Tables that were dealt.
+    pub(super) tables: Vec<Arc<Table>>,
     pub(super) current: Option<Current>,
     pub(super) objects: Objects,
+}
+
+/// What was dealt.
+pub(super) struct Dealt {
+    pub(super) tables: Vec<Arc<Table>>,
+    /// Large objects.
+    pub(super) objects: u64,
 }
 
 /// The table whose rows come.
@@ -67,6 +78,35 @@ pub(super) struct Objects {
     inside: Option<usize>,
     /// Objects that ended.
     pub(super) seen: u64,
+}
+
+/// The table that the rows of an entry go to, quoted, where it is the one that the entry is named
+/// after: those of a partition may go to its root (`--load-via-partition-root`), which puts them
+/// where it thinks fit.
+fn own_target(entry: &RowsEntry) -> Option<String> {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let target = entry.copy_statement.strip_prefix("COPY ")?;
+    for schema in [entry.schema.clone(), quoted(&entry.schema)] {
+        for name in [entry.name.clone(), quoted(&entry.name)] {
+            let own = format!("{schema}.{name}");
+            let rest = target.strip_prefix(&own);
+            // Behind the name come columns, or nothing: a name may hold blanks itself.
+            if rest.is_some_and(|rest| rest.starts_with(" (") || rest.starts_with(" FROM stdin;")) {
+                return Some(own);
+            }
+        }
+    }
+    None
+}
+
+/// A statement whose rows are frozen as they come: the table is emptied in the same transaction, so
+/// that nobody else ever sees it without them. Index builds, ANALYZE and whoever reads first then
+/// have no transactions to look up and no pages to write again for it.
+fn frozen(entry: &RowsEntry, target: &str) -> Option<String> {
+    let copy = entry.copy_statement.trim_end().strip_suffix(';')?;
+    Some(format!(
+        "TRUNCATE TABLE ONLY {target};\n{copy} WITH (FREEZE);"
+    ))
 }
 
 fn gone() -> io::Error {
@@ -104,12 +144,12 @@ impl Dealer {
         }
         match (current.way, current.parts.as_slice()) {
             (Way::InOrder, _) => 0,
-            (Way::Whole, [first, ..]) => *first,
+            (Way::Whole | Way::Frozen, [first, ..]) => *first,
             (Way::Split, parts) if parts.len() >= self.most => {
                 let waiting = |part: &&usize| self.queues[**part].waiting();
                 parts.iter().min_by_key(waiting).copied().unwrap_or(0)
             }
-            (Way::Whole | Way::Split, _) => self.idlest(),
+            (Way::Whole | Way::Frozen | Way::Split, _) => self.idlest(),
         }
     }
 
@@ -140,9 +180,12 @@ impl Dealer {
     }
 
     /// The archive ended: what waits goes out, and the queues end.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
+    pub(super) fn finish(mut self) -> io::Result<Dealt> {
         self.deal_objects()?;
-        Ok(self.objects.seen)
+        Ok(Dealt {
+            tables: self.tables,
+            objects: self.objects.seen,
+        })
     }
 }
 
@@ -153,10 +196,17 @@ impl DataConsumer for Dealer {
         }
         let way = self.ways.get(&entry.dump_id).copied();
         let way = way.ok_or_else(|| io::Error::other("rows that were not asked for"))?;
+        let target = own_target(entry);
+        let statement = match (way, &target) {
+            (Way::Frozen, Some(target)) => frozen(entry, target),
+            _ => None,
+        };
         self.current = Some(Current {
             table: Arc::new(Table {
                 label: format!("table {}.{}", entry.schema, entry.name),
-                statement: entry.copy_statement.clone(),
+                dump_id: entry.dump_id,
+                key: target.map(|_| (entry.schema.clone(), entry.name.clone())),
+                statement: statement.unwrap_or_else(|| entry.copy_statement.clone()),
                 counted: way != Way::InOrder,
                 taken: AtomicU64::new(0),
                 total: std::sync::OnceLock::new(),
@@ -188,6 +238,14 @@ impl DataConsumer for Dealer {
         if let Some(rest) = current.pieces.rest() {
             self.deal(&mut current, rest)?;
         }
+        let known = self.known.get(&current.table.dump_id).copied();
+        if known.is_some_and(|known| known != rows) {
+            return Err(io::Error::other(format!(
+                "{} has {rows} rows in the archive, and {} are known of it",
+                current.table.label,
+                known.unwrap_or_default()
+            )));
+        }
         if current.parts.is_empty() && rows > 0 {
             return Err(io::Error::other("a table with rows and no bytes"));
         }
@@ -196,6 +254,7 @@ impl DataConsumer for Dealer {
         for queue in current.parts {
             self.give(queue, Work::End)?;
         }
+        self.tables.push(current.table);
         Ok(())
     }
 
@@ -240,5 +299,57 @@ impl DataConsumer for Dealer {
         }
         self.objects.inside = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(schema: &str, name: &str, statement: &str) -> RowsEntry {
+        RowsEntry {
+            dump_id: 1,
+            oid: 1,
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            copy_statement: statement.to_owned(),
+            lossy: false,
+        }
+    }
+
+    #[test]
+    fn the_table_that_rows_go_to() {
+        for (schema, name, statement, own) in [
+            ("s", "t", "COPY s.t (a, b) FROM stdin;\n", Some("s.t")),
+            ("s", "t", "COPY s.t  FROM stdin;\n", None),
+            ("s", "t", "COPY s.t FROM stdin;\n", Some("s.t")),
+            (
+                "s",
+                "User",
+                "COPY s.\"User\" (a) FROM stdin;\n",
+                Some("s.\"User\""),
+            ),
+            (
+                "S",
+                "a\"b",
+                "COPY \"S\".\"a\"\"b\" (a) FROM stdin;\n",
+                Some("\"S\".\"a\"\"b\""),
+            ),
+            // A partition whose rows go to its root.
+            ("s", "t_1", "COPY s.t (a, b) FROM stdin;\n", None),
+            ("s", "t", "COPY s.t_1 (a, b) FROM stdin;\n", None),
+        ] {
+            let entry = entry(schema, name, statement);
+            assert_eq!(own_target(&entry).as_deref(), own, "{statement}");
+        }
+    }
+
+    #[test]
+    fn frozen_rows() {
+        let entry = entry("s", "t", "COPY s.t (a, b) FROM stdin;\n");
+        assert_eq!(
+            frozen(&entry, "s.t").unwrap(),
+            "TRUNCATE TABLE ONLY s.t;\nCOPY s.t (a, b) FROM stdin WITH (FREEZE);"
+        );
     }
 }

@@ -18,6 +18,10 @@ use crate::BackupError;
 pub(super) struct Table {
     /// `table s.t`, for messages.
     pub(super) label: String,
+    /// Number of its entry.
+    pub(super) dump_id: i32,
+    /// Schema and name, where its rows go to that table and no other.
+    pub(super) key: Option<(String, String)>,
     /// `COPY s.t (a, b) FROM stdin;`
     pub(super) statement: String,
     /// Whether the number of rows has to be the archive's: not for members of extensions, whose
@@ -102,7 +106,7 @@ impl Queue {
 pub(super) struct Lane {
     work: mpsc::UnboundedReceiver<Work>,
     waiting: Arc<AtomicU64>,
-    /// Whether the session has its table for parts of large objects.
+    /// Whether the session is set for large objects.
     prepared: bool,
 }
 
@@ -172,10 +176,13 @@ impl Lane {
         while let Some(work) = self.next().await {
             let bytes = work.bytes();
             match work {
-                Work::Begin(table) => self.table(session, &table).await?,
+                Work::Begin(table) => {
+                    self.set(session, false).await?;
+                    self.table(session, &table).await?;
+                }
                 Work::Objects(parts, _room) => {
-                    let prepared = std::mem::replace(&mut self.prepared, true);
-                    fill_objects(session, &parts, prepared).await?;
+                    self.set(session, true).await?;
+                    fill_objects(session, &parts).await?;
                     self.sent(bytes);
                 }
                 Work::Rows(..) | Work::End => {
@@ -184,6 +191,21 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// Sets the session for large objects, or for rows.
+    async fn set(&mut self, session: &mut NativeSession, objects: bool) -> Result<(), Stopped> {
+        if std::mem::replace(&mut self.prepared, objects) == objects {
+            return Ok(());
+        }
+        let sql = match objects {
+            true => objects::PREPARE,
+            false => objects::LEAVE,
+        };
+        session.batch(sql).await.map_err(|source| {
+            let operation = "setting a session for what it is to fill";
+            Stopped::Failed(exec(operation, source.into()))
+        })
     }
 
     async fn table(&mut self, session: &mut NativeSession, table: &Table) -> Result<(), Stopped> {
@@ -210,20 +232,9 @@ impl Lane {
     }
 }
 
-async fn fill_objects(
-    session: &mut NativeSession,
-    parts: &[Part],
-    prepared: bool,
-) -> Result<(), Stopped> {
-    let filled = async {
-        if !prepared {
-            session.batch(objects::PREPARE).await?;
-        }
-        let mut copy = session.copy_in(objects::TAKE).await?;
-        copy.send(&objects::binary(parts)).await?;
-        copy.finish().await?;
-        session.query(objects::FILL).await
-    };
+async fn fill_objects(session: &mut NativeSession, parts: &[Part]) -> Result<(), Stopped> {
+    let parameters = objects::parameters(parts);
+    let filled = session.query_with(objects::FILL, &parameters);
     let answer = filled.await.map_err(|source: NativeError| {
         let first = parts.first().map(|part| part.oid).unwrap_or_default();
         let operation = format!("filling large objects ({first} and following)");
@@ -263,6 +274,8 @@ mod tests {
     fn table(rows: u64, parts: u64) -> Table {
         Table {
             label: "table s.t".to_owned(),
+            dump_id: 1,
+            key: None,
             statement: String::new(),
             counted: true,
             taken: AtomicU64::new(0),

@@ -15,6 +15,8 @@ pub(super) enum Way {
     Split,
     /// By one session, whichever has the least to do.
     Whole,
+    /// As [`Way::Whole`], and nobody has to look at its rows' transactions again.
+    Frozen,
     /// By the first session, in the order of the archive: members of extensions may refer to each
     /// other, and their constraints are there already.
     InOrder,
@@ -37,13 +39,13 @@ pub(super) struct Lists {
     pub(super) after: Vec<i32>,
 }
 
-/// Sorts the chosen entries. `split_from`: bytes from which a table is cut.
+/// Sorts the chosen entries. `large_from`: bytes from which a table is `large`: cut, or frozen.
 pub(super) fn sort(
     toc: &Toc,
     tables: &[TableData],
     chosen: &dyn Fn(i32) -> bool,
     keep_owner: bool,
-    split_from: u64,
+    (large_from, large): (u64, Way),
 ) -> Lists {
     let bytes: HashMap<i32, u64> = tables.iter().map(|t| (t.dump_id, t.bytes)).collect();
     let ordinary: BTreeSet<_> = toc
@@ -58,6 +60,10 @@ pub(super) fn sort(
         .filter(|entry| entry.kind == "FOREIGN TABLE")
         .map(table_of)
         .collect();
+    let mut entries_of: HashMap<_, u32> = HashMap::new();
+    for entry in toc.entries.iter().filter(|entry| entry.has_data) {
+        *entries_of.entry(table_of(entry)).or_default() += 1;
+    }
     let mut lists = Lists {
         make: objects_to_make(toc, chosen, keep_owner),
         ..Lists::default()
@@ -79,7 +85,13 @@ pub(super) fn sort(
                         ordinary.contains(&table_of(entry)),
                         foreign.contains(&table_of(entry)),
                     ) {
-                        (true, _) if size >= split_from => Way::Split,
+                        (true, _) if size >= large_from => match large {
+                            // What another entry brought would be lost.
+                            Way::Frozen if entries_of.get(&table_of(entry)) != Some(&1) => {
+                                Way::Whole
+                            }
+                            large => large,
+                        },
                         (true, _) | (_, true) => Way::Whole,
                         (false, false) => Way::InOrder,
                     };
@@ -246,7 +258,7 @@ pub(super) mod tests {
             entry(17, "TABLE", "left_out", PreData),
         ]);
         let tables = [rows(9, 9000), rows(10, 10), rows(11, 9000), rows(12, 9000)];
-        let lists = sort(&toc, &tables, &|id| id != 17, true, 1000);
+        let lists = sort(&toc, &tables, &|id| id != 17, true, (1000, Way::Split));
         assert_eq!(lists.before, [1, 2, 3, 5, 6, 7]);
         assert_eq!(lists.rest, [14]);
         assert_eq!(lists.after, [4, 8, 15, 16]);
@@ -262,20 +274,48 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_table_with_two_entries_is_not_frozen() {
+        let mut entries = vec![
+            entry(1, "TABLE", "t", Section::PreData),
+            entry(2, "TABLE DATA", "t", Section::Data),
+        ];
+        let tables = [rows(2, 9000), rows(3, 9000)];
+        let way = |entries: &[TocEntry]| {
+            let frozen = (1000, Way::Frozen);
+            sort(&toc(entries.to_vec()), &tables, &|_| true, true, frozen).rows[&2]
+        };
+        assert_eq!(way(&entries), Way::Frozen);
+        entries.push(entry(3, "TABLE DATA", "t", Section::Data));
+        assert_eq!(way(&entries), Way::Whole);
+    }
+
+    #[test]
     fn many_large_objects_are_made_by_owner() {
         let mut entries: Vec<_> = (1..=1500)
             .map(|id| entry(id, "BLOB", &(id + 20_000).to_string(), Section::PreData))
             .collect();
         entries[3].owner = Some("other".to_owned());
-        let lists = sort(&toc(entries.clone()), &[], &|_| true, true, 1000);
+        let lists = sort(
+            &toc(entries.clone()),
+            &[],
+            &|_| true,
+            true,
+            (1000, Way::Split),
+        );
         assert!(lists.before.is_empty());
         assert_eq!(lists.make[&Some("other".to_owned())], [20_004]);
         assert_eq!(lists.make[&Some("app".to_owned())].len(), 1499);
-        let without = sort(&toc(entries.clone()), &[], &|_| true, false, 1000);
+        let without = sort(
+            &toc(entries.clone()),
+            &[],
+            &|_| true,
+            false,
+            (1000, Way::Split),
+        );
         assert_eq!(without.make[&None].len(), 1500);
         // One whose owner is not known for certain: pg_restore makes them all.
         entries[7].lossy = true;
-        let lists = sort(&toc(entries), &[], &|_| true, true, 1000);
+        let lists = sort(&toc(entries), &[], &|_| true, true, (1000, Way::Split));
         assert_eq!(lists.before.len(), 1500);
         assert!(lists.make.is_empty());
     }
@@ -285,10 +325,16 @@ pub(super) mod tests {
         let mut group = entry(1, "BLOB METADATA", "1..1001", Section::Data);
         let list: String = (1..=1001).map(|oid| format!("{oid}\n")).collect();
         group.definition = Some(list);
-        let lists = sort(&toc(vec![group.clone()]), &[], &|_| true, true, 1000);
+        let lists = sort(
+            &toc(vec![group.clone()]),
+            &[],
+            &|_| true,
+            true,
+            (1000, Way::Split),
+        );
         assert_eq!(lists.make[&Some("app".to_owned())].len(), 1001);
         group.definition = Some("1\nx\n".to_owned());
-        let lists = sort(&toc(vec![group]), &[], &|_| true, true, 1000);
+        let lists = sort(&toc(vec![group]), &[], &|_| true, true, (1000, Way::Split));
         assert_eq!(lists.before, [1]);
     }
 }

@@ -1,6 +1,6 @@
 //! Carries a parallel restore out, pass by pass.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,16 +18,19 @@ use super::{
         source::refused,
     },
     choose::RowsWay,
-    dealer::{Dealer, Objects, room},
+    dealer::{Dealer, Dealt, Objects, room},
     lane::{Lane, Stopped, number, queue},
-    lists::{Lists, sort},
+    lists::{Lists, Way, sort},
     objects, settings,
     source::Stored,
 };
 use crate::{BackupError, BackupEvent, EngineChoice};
 
-/// A table with so many bytes of rows is cut.
-const SPLIT_FROM: u64 = 8 << 20;
+/// A table with so many bytes of rows is cut, or frozen.
+const LARGE_FROM: u64 = 8 << 20;
+/// With so many sessions at most, a table is not cut: beside decoding here there are no processors
+/// for it, and side by side two sessions take a third more of the server's time.
+const FEW_SESSIONS: usize = 2;
 /// Sessions that fill one table side by side at most: before PostgreSQL 16 more get into each
 /// other's way while the table grows.
 const MOST_BEFORE_16: usize = 4;
@@ -135,48 +138,39 @@ impl Filling<'_> {
         prepared: Prepared,
         scratch: &ScratchDir,
     ) -> Result<Filled, BackupError> {
+        let mut filled = Filled::default();
+        let lists = self.sorted(prepared.sessions.len());
+        // Side by side: each of them starts a program next to the server.
+        let (contents, before, rest, after) = tokio::try_join!(
+            self.put(scratch, CONTENTS, prepared.contents),
+            self.list_of(scratch, "before", &lists.before),
+            self.list_of(scratch, "rest", &lists.rest),
+            self.list_of(scratch, "after", &lists.after),
+        )?;
         let mut beside = Beside {
-            contents: Some(self.put(scratch, CONTENTS, prepared.contents).await?),
+            contents: Some(contents),
             ..Beside::default()
         };
-        let mut filled = Filled::default();
-        let lists = self.sorted();
         let database = self.destination.database;
         if let Some(early) = &self.work.decision.early {
             let ids: Vec<_> = early.schemas.iter().copied().collect();
-            self.pass_of(&mut beside, scratch, "schemas", &ids, 1, &mut filled)
-                .await?;
+            let schemas = self.list_of(scratch, "schemas", &ids).await?;
+            self.pass_of(&mut beside, schemas, 1, &mut filled).await?;
             early::create(self.executor, database, early)
                 .await
                 .map_err(|source| exec("creating the extensions", source))?;
         }
-        self.pass_of(
-            &mut beside,
-            scratch,
-            "before",
-            &lists.before,
-            1,
-            &mut filled,
-        )
-        .await?;
+        self.pass_of(&mut beside, before, 1, &mut filled).await?;
         self.go_on()?;
         let mut sessions = prepared.sessions;
         make_objects(&mut sessions, &lists).await?;
         let jobs = u32::try_from(sessions.len()).unwrap_or(1);
-        self.rows(sessions, &lists).await?;
-        self.pass_of(&mut beside, scratch, "rest", &lists.rest, 1, &mut filled)
-            .await?;
+        filled.sessions = jobs;
+        filled.taken = self.rows(sessions, &lists).await?;
+        self.pass_of(&mut beside, rest, 1, &mut filled).await?;
         let most = self.executor.settings().max_connections.saturating_sub(1);
         let jobs = jobs.min(most).max(1);
-        self.pass_of(
-            &mut beside,
-            scratch,
-            "after",
-            &lists.after,
-            jobs,
-            &mut filled,
-        )
-        .await?;
+        self.pass_of(&mut beside, after, jobs, &mut filled).await?;
         if let Some(early) = &self.work.decision.early {
             early::finish(self.executor, database, early)
                 .await
@@ -185,8 +179,12 @@ impl Filling<'_> {
         Ok(filled)
     }
 
-    fn sorted(&self) -> Lists {
+    fn sorted(&self, sessions: usize) -> Lists {
         let work = self.work;
+        let large = match sessions {
+            ..=FEW_SESSIONS => Way::Frozen,
+            _ => Way::Split,
+        };
         let chosen: Option<HashSet<i32>> = self.chosen().map(|ids| ids.into_iter().collect());
         let chosen = move |id: i32| chosen.as_ref().is_none_or(|chosen| chosen.contains(&id));
         match &work.checked.toc {
@@ -195,30 +193,40 @@ impl Filling<'_> {
                 &work.checked.tables,
                 &chosen,
                 work.keep_owner,
-                SPLIT_FROM,
+                (LARGE_FROM, large),
             ),
             None => Lists::default(),
         }
+    }
+
+    /// The list of entries for a run of pg_restore; `None` where there is nothing for it to do.
+    async fn list_of(
+        &self,
+        scratch: &ScratchDir,
+        name: &str,
+        ids: &[i32],
+    ) -> Result<Option<String>, BackupError> {
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        self.go_on()?;
+        let name = format!("{name}.list");
+        self.list(Some(scratch), &name, ids).await.map(Some)
     }
 
     /// One run of pg_restore over the table of contents, unless there is nothing for it to do.
     async fn pass_of(
         &self,
         beside: &mut Beside,
-        scratch: &ScratchDir,
-        name: &str,
-        ids: &[i32],
+        list: Option<String>,
         jobs: u32,
         filled: &mut Filled,
     ) -> Result<(), BackupError> {
-        if ids.is_empty() {
+        if list.is_none() {
             return Ok(());
         }
         self.go_on()?;
-        let list = self
-            .list(Some(scratch), &format!("{name}.list"), ids)
-            .await?;
-        beside.list = Some(list);
+        beside.list = list;
         let said = self.pass(beside, jobs, &Arc::default()).await?;
         filled.stderr.extend(said.stderr);
         Ok(())
@@ -240,13 +248,18 @@ impl Filling<'_> {
     }
 
     /// Streams the source and fills tables and large objects.
-    async fn rows(&self, sessions: Vec<NativeSession>, lists: &Lists) -> Result<(), BackupError> {
+    /// Returns the rows that the server took, by table.
+    async fn rows(
+        &self,
+        sessions: Vec<NativeSession>,
+        lists: &Lists,
+    ) -> Result<BTreeMap<(String, String), u64>, BackupError> {
         let wanted: HashSet<i32> = lists.rows.keys().chain(&lists.contents).copied().collect();
         if wanted.is_empty() {
             for session in sessions {
                 session.close().await;
             }
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
         let stop = self.cancel.child_token();
         let most = match self.work.target_major {
@@ -261,6 +274,8 @@ impl Filling<'_> {
             ways: lists.rows.clone(),
             most,
             stop: stop.clone(),
+            known: self.known_rows(),
+            tables: Vec::new(),
             current: None,
             objects: Objects::default(),
         };
@@ -271,13 +286,31 @@ impl Filling<'_> {
         if self.cancel.is_cancelled() {
             self.go_on()?;
         }
-        match result? {
-            Decoded::All => Ok(()),
-            Decoded::Failed(problem) => Err(BackupError::ArchiveIncomplete {
-                subject: self.work.source.label.clone(),
-                problem,
-            }),
+        let failed = |problem| BackupError::ArchiveIncomplete {
+            subject: self.work.source.label.clone(),
+            problem,
+        };
+        let dealt = match result? {
+            Decoded::All(dealt) => dealt,
+            Decoded::Failed(problem) => return Err(failed(problem)),
+        };
+        let known = self.work.checked.large_objects;
+        if let (false, Some(known)) = (lists.contents.is_empty(), known)
+            && known != dealt.objects
+        {
+            return Err(failed(format!(
+                "it holds {} large objects, and {known} are known of it",
+                dealt.objects
+            )));
         }
+        Ok(taken(&dealt))
+    }
+
+    /// Rows of each entry, as the plan knows them.
+    fn known_rows(&self) -> HashMap<i32, u64> {
+        let tables = self.work.checked.tables.iter();
+        let rows = tables.filter_map(|table| Some((table.dump_id, table.rows?)));
+        rows.collect()
     }
 
     /// Tells the progress while something is done.
@@ -306,12 +339,25 @@ impl Filling<'_> {
 
 /// How the decoding ended.
 enum Decoded {
-    All,
+    All(Dealt),
     /// In words.
     Failed(String),
 }
 
-type Decoding = tokio::task::JoinHandle<Result<u64, archive::ArchiveError>>;
+type Decoding = tokio::task::JoinHandle<Result<Dealt, archive::ArchiveError>>;
+
+/// The rows that the server took, of tables that our sessions alone wrote to. One without rows is
+/// left out: no statement was sent for it.
+fn taken(dealt: &Dealt) -> BTreeMap<(String, String), u64> {
+    let mut taken = BTreeMap::new();
+    for table in dealt.tables.iter().filter(|table| table.counted) {
+        let rows = table.taken.load(Ordering::Acquire);
+        if let (Some(key), true) = (&table.key, rows > 0) {
+            *taken.entry(key.clone()).or_default() += rows;
+        }
+    }
+    taken
+}
 
 /// Waits for the sessions and the decoding. What a session says goes before what the decoding
 /// does: that ends when a session is gone.
@@ -347,7 +393,7 @@ async fn move_rows(
     }
     Ok(match decoded {
         Ok(Ok(_)) if stopped_early => Decoded::Failed("a session ended early".to_owned()),
-        Ok(Ok(_)) => Decoded::All,
+        Ok(Ok(dealt)) => Decoded::All(dealt),
         Ok(Err(error)) => Decoded::Failed(in_words(&error)),
         Err(panic) => Decoded::Failed(panic.to_string()),
     })

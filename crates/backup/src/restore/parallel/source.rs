@@ -20,7 +20,7 @@ use super::{
         plan::PlannedWork,
         source::{SourceFormat, SourcePlace},
     },
-    dealer::Dealer,
+    dealer::{Dealer, Dealt},
 };
 
 /// Bytes that are read at once.
@@ -87,12 +87,12 @@ impl Stored {
         }
     }
 
-    /// Decodes the data of the wanted entries; returns the number of large objects.
+    /// Decodes the data of the wanted entries; returns what was dealt.
     pub(super) fn decode(
         &self,
         wanted: &HashSet<i32>,
         mut dealer: Dealer,
-    ) -> Result<u64, ArchiveError> {
+    ) -> Result<Dealt, ArchiveError> {
         let mut wanted = |id: i32| wanted.contains(&id);
         let mut first = self.open(self.toc_name())?;
         match self.format {
