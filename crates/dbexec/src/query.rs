@@ -165,7 +165,7 @@ pub async fn answer(
     script: &str,
     vars: &[(&str, &str)],
 ) -> Result<String, ExecError> {
-    run(executor, database, name, script, vars, false).await
+    run(executor, database, name, script, vars, false, None).await
 }
 
 /// Runs a script; where psql could not be started, once more after the search for programs has

@@ -64,7 +64,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             &archive,
             &CheckOptions {
                 fingerprints: Fingerprints::All,
-                catalogue: true,
+                catalogue: archive::CatalogueDetail::Objects,
             },
         )?;
         let stored = archive.len() as f64 / 1e6;

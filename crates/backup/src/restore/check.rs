@@ -205,7 +205,7 @@ impl Files {
         let open = || self.open(name).map_err(|error| in_words(&error));
         let toc = archive::read_toc(open()?).map_err(|error| in_words(&error))?;
         let options = CheckOptions {
-            catalogue: true,
+            catalogue: archive::CatalogueDetail::Objects,
             ..CheckOptions::default()
         };
         let summary = archive::summarize_contents(open()?, kind, &options);
@@ -344,8 +344,8 @@ fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64
         tables.push(TableData {
             dump_id: entry.dump_id,
             oid: entry.oid,
-            schema: entry.schema.clone().unwrap_or_default(),
-            name: entry.name.clone(),
+            schema: entry.schema.clone().unwrap_or_default().into(),
+            name: entry.name.clone().into(),
             bytes: table.bytes?,
             rows: Some(table.rows),
             fingerprint: None,
