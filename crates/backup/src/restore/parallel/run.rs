@@ -28,9 +28,8 @@ use crate::{BackupError, BackupEvent, EngineChoice};
 
 /// A table with so many bytes of rows is cut, or frozen.
 const LARGE_FROM: u64 = 8 << 20;
-/// With so many sessions at most, a table is not cut: beside decoding here there are no processors
-/// for it, and side by side two sessions take a third more of the server's time.
-const FEW_SESSIONS: usize = 2;
+/// With so many sessions a table cannot be cut, and its rows are frozen.
+const FEW_SESSIONS: usize = 1;
 /// Sessions that fill one table side by side at most: before PostgreSQL 16 more get into each
 /// other's way while the table grows.
 const MOST_BEFORE_16: usize = 4;
