@@ -4,8 +4,6 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,11 +13,10 @@ use backup::{
     Repository, VerifyLevel,
 };
 use storage::faulty::{Fault, FaultKind, FaultyStore};
-use storage::{Entry, Store, StoreError, StoreWriter};
 use support::Home;
+use support::hooked::{Hook, Hooked};
 use support::real::{Login, in_container};
 use testkit::{PgContainer, process::docker};
-use tokio::io::AsyncRead;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -34,25 +31,17 @@ create table small as select g from generate_series(1, 10) g;
 select lo_from_bytea(0, 'x');
 ";
 
-/// A store that takes so many bytes of archives and then waits until it is opened.
+/// Lets so many bytes of archives into the store and then waits until it is opened.
 #[derive(Debug, Clone)]
 struct Gate {
-    inner: Arc<dyn Store>,
     limit: u64,
     open: watch::Sender<bool>,
     taken: watch::Sender<u64>,
 }
 
-struct GateWriter {
-    inner: Box<dyn StoreWriter>,
-    gate: Gate,
-    counted: bool,
-}
-
 impl Gate {
-    fn new(home: &Home, limit: u64) -> Self {
+    fn new(limit: u64) -> Self {
         Self {
-            inner: Arc::clone(&home.repo.store),
             limit,
             open: watch::Sender::new(false),
             taken: watch::Sender::new(0),
@@ -75,67 +64,19 @@ impl Gate {
 }
 
 #[async_trait]
-impl StoreWriter for GateWriter {
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.counted {
-            let mut now = 0;
-            self.gate.taken.send_modify(|taken| {
-                *taken += bytes.len() as u64;
-                now = *taken;
-            });
-            if now >= self.gate.limit {
-                let mut open = self.gate.open.subscribe();
-                let _ = open.wait_for(|open| *open).await;
-            }
+impl Hook for Gate {
+    async fn before(&self, file: &str, bytes: u64) {
+        if !file.contains(".dump") && !file.contains(".dir/") {
+            return;
         }
-        self.inner.write(bytes).await
-    }
-
-    async fn commit(self: Box<Self>) -> Result<u64, StoreError> {
-        self.inner.commit().await
-    }
-
-    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
-        self.inner.abort().await
-    }
-}
-
-#[async_trait]
-impl Store for Gate {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn create(&self, name: &str) -> Result<Box<dyn StoreWriter>, StoreError> {
-        Ok(Box::new(GateWriter {
-            inner: self.inner.create(name).await?,
-            gate: self.clone(),
-            counted: name.contains(".dump") || name.contains(".dir/"),
-        }))
-    }
-
-    async fn open(&self, name: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, StoreError> {
-        self.inner.open(name).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        self.inner.list(prefix).await
-    }
-
-    async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete(name).await
-    }
-
-    async fn remove_leftovers(&self, prefix: &str) -> Result<u64, StoreError> {
-        self.inner.remove_leftovers(prefix).await
-    }
-
-    fn local_path(&self, name: &str) -> Option<PathBuf> {
-        self.inner.local_path(name)
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        self.inner.free_bytes().await
+        let mut now = 0;
+        self.taken.send_modify(|taken| {
+            *taken += bytes;
+            now = *taken;
+        });
+        if now >= self.limit {
+            let _ = self.open.subscribe().wait_for(|open| *open).await;
+        }
     }
 }
 
@@ -161,8 +102,12 @@ impl Scene {
     }
 
     fn gate(&self) -> (Gate, Repository) {
-        let gate = Gate::new(&self.home, 3 << 20);
-        let repo = self.home.with_store(Arc::new(gate.clone()));
+        let gate = Gate::new(3 << 20);
+        let store = Hooked {
+            inner: Arc::clone(&self.home.repo.store),
+            hook: gate.clone(),
+        };
+        let repo = self.home.with_store(Arc::new(store));
         (gate, repo)
     }
 
@@ -269,6 +214,12 @@ fn engine_of(report: &BackupReport) -> (String, Option<String>) {
 }
 
 const COUNT: &str = "select count(*) from big";
+/// Goes on when somebody waits for a lock on the table.
+const UNTIL_AWAITED: &str = "do $$ begin
+ while not exists (select from pg_locks where relation = 'big'::regclass and not granted) loop
+  perform pg_sleep(0.02);
+ end loop;
+end $$;";
 /// A mover has handed over a part of its unit, and for the rest there is no more room: that unit
 /// cannot be read once more.
 const BLOCKED: &str = "select count(*) = 1 from pg_stat_activity
@@ -450,9 +401,9 @@ async fn ddl_that_queues_behind_us_stops_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_rewritten_before_the_lock_is_noticed() {
     let scene = Scene::new();
-    scene.aside(
-        "begin; truncate big; insert into big values (1, 'x'), (2, 'y'); select pg_sleep(4); commit",
-    );
+    scene.aside(&format!(
+        "begin; truncate big; insert into big values (1, 'x'), (2, 'y'); {UNTIL_AWAITED} commit"
+    ));
     let held = "select count(*) > 0 from pg_locks
                 where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted";
     scene.until(held).await;
@@ -473,7 +424,9 @@ async fn a_table_rewritten_before_the_lock_is_noticed() {
 async fn a_table_rewritten_before_the_lock_of_pg_dump_fails_the_run() {
     let scene = Scene::new();
     scene.psql("create table never (a int)");
-    scene.aside("begin; alter table big alter column id type bigint; select pg_sleep(4); commit");
+    scene.aside(&format!(
+        "begin; alter table big alter column id type bigint; {UNTIL_AWAITED} commit"
+    ));
     let held = "select count(*) > 0 from pg_locks
                 where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted";
     scene.until(held).await;

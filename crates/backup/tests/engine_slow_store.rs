@@ -5,18 +5,16 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backup::{BackupId, BackupOptions, Clock, EngineChoice, VerifyLevel};
-use storage::{Entry, Store, StoreError, StoreWriter};
 use support::Home;
+use support::hooked::{Hook, Hooked};
 use support::real::{Login, in_container};
 use testkit::PgContainer;
-use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 use tracing::field::{Field, Visit};
 
@@ -35,16 +33,10 @@ insert into big select g, (select string_agg(md5((g * 100 + i)::text), '') from 
 /// Takes every write after a while, and looks what else is on the disk.
 #[derive(Debug, Clone)]
 struct Slow {
-    inner: Arc<dyn Store>,
     root: PathBuf,
     taken: Arc<AtomicU64>,
     /// Most bytes that were found in files beyond those that the store took.
     beside: Arc<AtomicU64>,
-}
-
-struct SlowWriter {
-    inner: Box<dyn StoreWriter>,
-    store: Slow,
 }
 
 fn bytes_below(dir: &Path) -> u64 {
@@ -59,62 +51,15 @@ fn bytes_below(dir: &Path) -> u64 {
 }
 
 #[async_trait]
-impl StoreWriter for SlowWriter {
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+impl Hook for Slow {
+    async fn before(&self, _file: &str, _bytes: u64) {
         tokio::time::sleep(DELAY).await;
-        self.inner.write(bytes).await?;
-        let store = &self.store;
-        let length = bytes.len() as u64;
-        let taken = store.taken.fetch_add(length, Ordering::Relaxed) + length;
-        let beside = bytes_below(&store.root).saturating_sub(taken);
-        store.beside.fetch_max(beside, Ordering::Relaxed);
-        Ok(())
     }
 
-    async fn commit(self: Box<Self>) -> Result<u64, StoreError> {
-        self.inner.commit().await
-    }
-
-    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
-        self.inner.abort().await
-    }
-}
-
-#[async_trait]
-impl Store for Slow {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn create(&self, name: &str) -> Result<Box<dyn StoreWriter>, StoreError> {
-        Ok(Box::new(SlowWriter {
-            inner: self.inner.create(name).await?,
-            store: self.clone(),
-        }))
-    }
-
-    async fn open(&self, name: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, StoreError> {
-        self.inner.open(name).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        self.inner.list(prefix).await
-    }
-
-    async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete(name).await
-    }
-
-    async fn remove_leftovers(&self, prefix: &str) -> Result<u64, StoreError> {
-        self.inner.remove_leftovers(prefix).await
-    }
-
-    fn local_path(&self, name: &str) -> Option<PathBuf> {
-        self.inner.local_path(name)
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        self.inner.free_bytes().await
+    fn after(&self, bytes: u64) {
+        let taken = self.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let beside = bytes_below(&self.root).saturating_sub(taken);
+        self.beside.fetch_max(beside, Ordering::Relaxed);
     }
 }
 
@@ -163,12 +108,14 @@ async fn bar_22_a_store_that_is_slow_to_the_end_bounds_what_waits() {
     container.psql("shop", ROWS).unwrap();
     let home = Home::new();
     let slow = Slow {
-        inner: Arc::clone(&home.repo.store),
         root: home.dir.path().to_owned(),
         taken: Arc::default(),
         beside: Arc::default(),
     };
-    let repo = home.with_store(Arc::new(slow.clone()));
+    let repo = home.with_store(Arc::new(Hooked {
+        inner: Arc::clone(&home.repo.store),
+        hook: slow.clone(),
+    }));
     let options = BackupOptions {
         databases: vec!["shop".to_owned()],
         engine: EngineChoice::Parallel,

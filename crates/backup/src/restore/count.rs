@@ -12,6 +12,14 @@ use super::psql;
 /// Tables that are counted by one statement.
 const BATCH: usize = 50;
 
+/// What there is to count: a table, or all large objects.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Listed {
+    Table(Table),
+    LargeObjects { number: u64 },
+}
+
 /// A table and how it is counted.
 #[derive(Debug, Deserialize)]
 struct Table {
@@ -22,13 +30,6 @@ struct Table {
     statement: Option<String>,
     /// Whether an extension made it: its rows are partly the extension's own.
     of_extension: bool,
-}
-
-/// What there is to count.
-#[derive(Debug, Deserialize)]
-struct Listed {
-    tables: Vec<Table>,
-    large_objects: u64,
 }
 
 /// Rows after a restore.
@@ -64,28 +65,25 @@ pub(crate) async fn count(
     cancel: &CancellationToken,
 ) -> Result<Counts, ExecError> {
     const SELECT: &str = "\
-SELECT (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata) AS large_objects, \
-  (SELECT coalesce(pg_catalog.json_agg(t), '[]') FROM (\
-SELECT n.nspname AS schema, c.relname AS name, \
-  CASE c.relkind WHEN 'r' THEN pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) END AS statement, \
+SELECT 'large_objects' AS kind, NULL AS schema, NULL AS name, NULL AS statement, \
+  false AS of_extension, count(*) AS number FROM pg_catalog.pg_largeobject_metadata \
+UNION ALL \
+SELECT 'table', n.nspname, c.relname, \
+  CASE c.relkind WHEN 'r' THEN pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) END, \
   EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::regclass \
-    AND d.objid = c.oid AND d.deptype = 'e') AS of_extension \
+    AND d.objid = c.oid AND d.deptype = 'e'), NULL \
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
 WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' \
-ORDER BY n.nspname, c.relname) AS t) AS tables";
-    let listed = query::rows(executor, database, "listing the tables", SELECT, &[]).await?;
-    let Some(Listed {
-        tables,
-        large_objects,
-    }) = listed.into_iter().next()
-    else {
-        return Err(ExecError::Query {
-            query: "listing the tables",
-            database: database.to_owned(),
-            message: "no answer".to_owned(),
-        });
-    };
+ORDER BY schema, name";
+    let mut large_objects = 0;
+    let mut tables = Vec::new();
+    for listed in query::rows(executor, database, "listing the tables", SELECT, &[]).await? {
+        match listed {
+            Listed::Table(table) => tables.push(table),
+            Listed::LargeObjects { number } => large_objects = number,
+        }
+    }
     let (tables, foreign): (Vec<_>, Vec<_>) = tables
         .into_iter()
         .partition(|table| table.statement.is_some());

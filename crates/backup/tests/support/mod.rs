@@ -8,6 +8,7 @@
 )]
 
 pub mod fake;
+pub mod hooked;
 pub mod live;
 pub mod real;
 

@@ -127,22 +127,18 @@ impl NativeSession {
     /// [`NativeError::Server`] of the first that fails; the session can go on.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, NativeError> {
         let mut rows = Vec::new();
-        let push = |rows: &mut Vec<_>, row| {
-            rows.push(row);
-            Ok(())
-        };
-        self.each(sql, &mut rows, push).await?;
+        self.begin(sql).await?;
+        self.each(&mut rows, keep).await?;
         Ok(rows)
     }
 
-    /// Runs statements and hands over each row of the last one that answers with rows, as it comes.
+    /// Reads the answer to what was begun and hands over each row of the last statement that
+    /// answers with rows, as it comes.
     async fn each<T>(
         &mut self,
-        sql: &str,
         rows: &mut Vec<T>,
         push: impl Fn(&mut Vec<T>, Vec<Option<String>>) -> Result<(), NativeError>,
     ) -> Result<(), NativeError> {
-        self.begin(sql).await?;
         let mut size = 0;
         let mut wrong = None;
         loop {
@@ -172,7 +168,8 @@ impl NativeSession {
                         wrong = row.and_then(|row| push(rows, row)).err();
                     }
                 }
-                b'C' | b'I' => {}
+                // Parsed, bound, done.
+                b'1' | b'2' | b'C' | b'I' => {}
                 kind => self.refuse_copy(kind).await?,
             }
         }
@@ -190,51 +187,25 @@ impl NativeSession {
     ) -> Result<Vec<Vec<Option<String>>>, NativeError> {
         self.begin_with(sql, parameters).await?;
         let mut rows = Vec::new();
-        let mut wrong = None;
-        loop {
-            let message = self.next().await?;
-            match message.kind {
-                b'Z' => {
-                    self.ready();
-                    return match wrong {
-                        Some(error) => Err(error),
-                        None => Ok(rows),
-                    };
-                }
-                b'D' => match message::row(&message.body.freeze()) {
-                    Ok(row) => rows.push(row),
-                    Err(error) => wrong = Some(error),
-                },
-                // Parsed, bound, done.
-                b'1' | b'2' | b'C' | b'I' => {}
-                kind => self.refuse_copy(kind).await?,
-            }
-        }
+        self.each(&mut rows, keep).await?;
+        Ok(rows)
     }
 
     async fn begin_with(&mut self, sql: &str, parameters: &[Parameter]) -> Result<(), NativeError> {
-        if let Some(reason) = &self.over {
-            return Err(NativeError::Over {
-                reason: reason.clone(),
-            });
-        }
-        let output = &mut self.wire.output;
-        output.clear();
         let types = parameters.iter().map(|parameter| parameter.kind);
-        let put = |parameter: &Parameter, to: &mut BytesMut| {
+        let value = |parameter: &Parameter, to: &mut BytesMut| {
             to.extend_from_slice(&parameter.value);
             Ok(IsNull::No)
         };
-        frontend::parse("", sql, types, output)
-            .map_err(|_| NativeError::unsupported("a statement that holds a zero byte"))?;
-        frontend::bind("", "", [1], parameters, put, [0], output)
-            .map_err(|_| NativeError::unsupported("a parameter that is too long"))?;
-        frontend::execute("", 0, output)
-            .map_err(|_| NativeError::unsupported("a statement without a name"))?;
-        frontend::sync(output);
-        self.over = Some(TORN.to_owned());
-        let sent = self.wire.flush().await;
-        self.heard(sent).await
+        self.ask(|output| {
+            frontend::parse("", sql, types, output).map_err(|_| zero_byte())?;
+            frontend::bind("", "", [1], parameters, value, [0], output)
+                .map_err(|_| NativeError::unsupported("a parameter that is too long"))?;
+            frontend::execute("", 0, output).map_err(|_| zero_byte())?;
+            frontend::sync(output);
+            Ok(())
+        })
+        .await
     }
 
     /// Runs one SELECT and decodes each row from JSON, as [`crate::query::rows`] does: `:'name'`
@@ -257,7 +228,8 @@ impl NativeSession {
             rows.push(row);
             Ok(())
         };
-        self.each(&sql, &mut rows, decode).await?;
+        self.begin(&sql).await?;
+        self.each(&mut rows, decode).await?;
         Ok(rows)
     }
 
@@ -334,14 +306,22 @@ impl NativeSession {
 
     /// Sends statements. Until [`NativeSession::ready`], the session counts as torn.
     pub(super) async fn begin(&mut self, sql: &str) -> Result<(), NativeError> {
+        self.ask(|output| frontend::query(sql, output).map_err(|_| zero_byte()))
+            .await
+    }
+
+    /// Sends what `put` makes, as [`NativeSession::begin`].
+    async fn ask(
+        &mut self,
+        put: impl FnOnce(&mut BytesMut) -> Result<(), NativeError>,
+    ) -> Result<(), NativeError> {
         if let Some(reason) = &self.over {
             return Err(NativeError::Over {
                 reason: reason.clone(),
             });
         }
         self.wire.output.clear();
-        frontend::query(sql, &mut self.wire.output)
-            .map_err(|_| NativeError::unsupported("a statement that holds a zero byte"))?;
+        put(&mut self.wire.output)?;
         self.over = Some(TORN.to_owned());
         let sent = self.wire.flush().await;
         self.heard(sent).await
@@ -472,4 +452,14 @@ impl NativeSession {
             "message {kind:?} where it cannot be"
         )))
     }
+}
+
+/// For [`NativeSession::each`]: rows as they are.
+fn keep(rows: &mut Vec<Vec<Option<String>>>, row: Vec<Option<String>>) -> Result<(), NativeError> {
+    rows.push(row);
+    Ok(())
+}
+
+fn zero_byte() -> NativeError {
+    NativeError::unsupported("a statement that holds a zero byte")
 }
