@@ -366,6 +366,16 @@ fn verify_latest_tells_of_a_newer_one_that_is_damaged() {
     let id = newest.file_name().unwrap().to_str().unwrap().to_owned();
     assert!(run.stderr.contains(&id), "{}", run.stderr);
     assert!(run.stdout.contains(&backups(&cli)[0]), "{}", run.stdout);
+
+    // Not "there is none" where the last one that was whole is damaged too.
+    for dir in cli.backup_dirs() {
+        std::fs::write(dir.join(file.file_name().unwrap()), b"PGDMP").unwrap();
+    }
+    let run = cli.run(&["verify", "latest"]).expect(30);
+    for dir in cli.backup_dirs() {
+        let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(run.stderr.contains(&id), "{}", run.stderr);
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `pgstow verify`.
 
 use backup::requests::VerifyProblem;
-use backup::{BackupId, Proof, ProofResult, Repository, VerifyLevel, VerifyReport, verify};
+use backup::{
+    BackupError, BackupId, Proof, ProofResult, Repository, VerifyLevel, VerifyReport, verify,
+};
 use serde_json::json;
 
 use super::prove;
@@ -100,7 +102,7 @@ pub(crate) async fn run(session: &Session, args: &VerifyArgs) -> Result<u8, Comm
         .filter(|report| !report.ok)
         .flat_map(|report| report.problems.clone())
         .collect();
-    Err(backup::BackupError::VerifyFailed {
+    Err(BackupError::VerifyFailed {
         id: names.join(", "),
         problems,
     }
@@ -148,7 +150,7 @@ pub(crate) fn problems(proof: &Proof) -> Vec<VerifyProblem> {
 }
 
 /// Which backups: with `--all` also the damaged ones, whose problems are to be named; with `latest`
-/// those that are newer than it, because whoever verifies it wants to know of the last run.
+/// those that are newer than it or, without any, all: whoever verifies it wants to know of the last run.
 async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>, CommandError> {
     if args.all {
         let catalog = repository.catalog_without_tables().await?;
@@ -161,17 +163,23 @@ async fn ids(repository: &Repository, args: &VerifyArgs) -> Result<Vec<BackupId>
     if let Some(id) = BackupId::parse(wanted) {
         return Ok(vec![id]);
     }
-    let found = repository.find_id(wanted).await?;
-    let mut ids = vec![found.clone()];
-    if wanted == "latest" {
-        let damaged = repository
-            .catalog_without_tables()
-            .await?
-            .damaged
-            .into_iter();
-        ids.extend(damaged.map(|damaged| damaged.id).filter(|id| *id > found));
+    let found = repository.find_id(wanted).await;
+    if wanted != "latest" {
+        return Ok(vec![found?]);
     }
-    Ok(ids)
+    let damaged = repository.catalog_without_tables().await?.damaged;
+    let damaged = damaged.into_iter().map(|damaged| damaged.id);
+    match found {
+        Ok(found) => Ok(std::iter::once(found.clone())
+            .chain(damaged.filter(|id| *id > found))
+            .collect()),
+        // There are no others: what is wrong with them is the answer.
+        Err(error @ BackupError::NotFound { .. }) => match damaged.collect::<Vec<_>>() {
+            damaged if damaged.is_empty() => Err(error.into()),
+            damaged => Ok(damaged),
+        },
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn tell(session: &Session, report: &VerifyReport) {
