@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::program::{Dumping, read_toc};
 use super::settings;
 use super::statement::CopyStatement;
-use crate::attest::{Leader, Wanted};
+use crate::attest::{Contents, Leader, Wanted};
 use crate::manifest::StoredFile;
 use crate::run::{Progress, chain};
 
@@ -35,6 +35,8 @@ pub(crate) struct Job<'a> {
     pub(crate) format: WriteFormat,
     pub(crate) wanted: Wanted,
     pub(crate) movers: u32,
+    /// Whether the archive, one file, is read while it is stored.
+    pub(crate) read_along: bool,
     pub(crate) target: Target<'a>,
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct Done {
     pub(crate) files: Vec<StoredFile>,
     /// What the archive holds; the rows of each table are those that the server counted.
     pub(crate) summary: ArchiveSummary,
+    /// What the archive's reader saw, where it was read while it was stored.
+    pub(crate) read: Option<Contents>,
     /// What pg_dump said.
     pub(crate) stderr: Vec<String>,
 }
@@ -63,8 +67,11 @@ pub(crate) async fn dump(
         format,
         wanted,
         movers,
+        read_along,
         target,
     } = job;
+    // Every frame carries a checksum of the bytes that were fingerprinted.
+    let along = read_along.then(|| wanted.clone().without_fingerprints());
     let mut attempt = Attempt {
         executor,
         route,
@@ -75,18 +82,19 @@ pub(crate) async fn dump(
         ending: None,
         crew: JoinSet::new(),
     };
-    let mut files = Files::new(target);
+    let mut files = Files::new(target, along);
     let result = attempt
         .work(args, leader, snapshot, &mut files, progress)
         .await;
     match result {
-        Ok((summary, stderr)) => {
+        Ok((summary, read, stderr)) => {
             if let Some(ending) = attempt.ending.take() {
                 let _ = ending.await;
             }
             Ok(Done {
                 files: files.finish(),
                 summary,
+                read,
                 stderr,
             })
         }
@@ -127,7 +135,7 @@ impl<'a> Attempt<'a> {
         snapshot: &str,
         files: &mut Files<'a>,
         progress: &mut Progress<'_>,
-    ) -> Result<(ArchiveSummary, Vec<String>), Failure> {
+    ) -> Result<(ArchiveSummary, Option<Contents>, Vec<String>), Failure> {
         let mut arguments = vec![
             "--format=custom".to_owned(),
             "--compress=0".to_owned(),
@@ -159,13 +167,14 @@ impl<'a> Attempt<'a> {
             .run("look whether the snapshot is there", "select 1;")
             .await;
         alive.map_err(|error| leader_failed(target, &error))?;
+        let read = files.read_along().await?;
         files.commit().await?;
         let Emitted { tables, objects } = emitted;
         summary.tables = tables;
         summary.large_objects = objects.count;
         summary.large_object_bytes = objects.bytes;
         summary.large_object_fingerprint = objects.fingerprint;
-        Ok((summary, stderr))
+        Ok((summary, read, stderr))
     }
 
     fn end_program(&mut self, dumping: Dumping) {

@@ -5,7 +5,8 @@
 //! room, so nobody waits for ever: the others stop when the room is used up, until the head moves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use archive::{LargeObjectsSummary, UnitSummary};
 use bytes::Bytes;
@@ -49,7 +50,7 @@ pub(crate) struct Stopped;
 /// See the module.
 pub(crate) struct Board {
     state: Mutex<State>,
-    room: Condvar,
+    room: Notify,
     news: Notify,
     turn: Notify,
 }
@@ -88,7 +89,7 @@ impl Board {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::default(),
-            room: Condvar::new(),
+            room: Notify::new(),
             news: Notify::new(),
             turn: Notify::new(),
         }
@@ -98,28 +99,39 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over a part; waits for room, so it is for threads that may block.
-    pub(crate) fn put(&self, unit: usize, part: Part) -> Result<(), Stopped> {
-        let cost = part.cost();
-        let mut state = self.state();
-        while !state.stopped && !state.fits(unit, cost) {
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+    /// Hands over a part; waits for room.
+    pub(crate) async fn put(&self, unit: usize, part: Part) -> Result<(), Stopped> {
+        let mut part = Some(part);
+        loop {
+            // Before the look, so that no news is missed.
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            if self.try_put(unit, &mut part)? {
+                return Ok(());
+            }
+            room.await;
         }
+    }
+
+    /// Takes the part where there is room for it.
+    fn try_put(&self, unit: usize, part: &mut Option<Part>) -> Result<bool, Stopped> {
+        let mut state = self.state();
         if state.stopped {
             return Err(Stopped);
+        }
+        let cost = part.as_ref().map_or(0, Part::cost);
+        if !state.fits(unit, cost) {
+            return Ok(false);
         }
         state.used += cost;
         state.peak = state.peak.max(state.used);
         let queue = state.waiting.entry(unit).or_default();
         queue.bytes += cost;
-        queue.parts.push_back(part);
+        queue.parts.extend(part.take());
         if unit == state.head {
             self.news.notify_one();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The next part of the head.
@@ -147,7 +159,7 @@ impl Board {
         let cost = part.cost();
         queue.bytes -= cost;
         state.used -= cost;
-        self.room.notify_all();
+        self.room.notify_waiters();
         Ok(Some(part))
     }
 
@@ -157,7 +169,7 @@ impl Board {
         let head = state.head;
         state.waiting.remove(&head);
         state.head += 1;
-        self.room.notify_all();
+        self.room.notify_waiters();
         self.turn.notify_one();
     }
 
@@ -202,7 +214,7 @@ impl Board {
         state.stopped = true;
         state.waiting.clear();
         state.used = 0;
-        self.room.notify_all();
+        self.room.notify_waiters();
         self.news.notify_one();
         self.turn.notify_one();
     }
@@ -230,7 +242,7 @@ mod tests {
         let movers: Vec<_> = (0..4)
             .map(|_| {
                 let (board, next) = (Arc::clone(&board), Arc::clone(&next));
-                tokio::task::spawn_blocking(move || {
+                tokio::spawn(async move {
                     loop {
                         let unit = next.fetch_add(1, Ordering::Relaxed);
                         if unit >= UNITS {
@@ -239,9 +251,9 @@ mod tests {
                         // One unit alone is bigger than the room.
                         let parts = if unit % 20 == 3 { 24 } else { unit % 5 };
                         for _ in 0..parts {
-                            board.put(unit, bytes(1 << 20)).unwrap();
+                            board.put(unit, bytes(1 << 20)).await.unwrap();
                         }
-                        board.put(unit, Part::ObjectEnd).unwrap();
+                        board.put(unit, Part::ObjectEnd).await.unwrap();
                     }
                 })
             })
@@ -270,9 +282,9 @@ mod tests {
     async fn stopping_wakes_whoever_waits() {
         let board = Arc::new(Board::new());
         let full = Arc::clone(&board);
-        let mover = tokio::task::spawn_blocking(move || {
+        let mover = tokio::spawn(async move {
             loop {
-                full.put(1, bytes(1 << 20))?;
+                full.put(1, bytes(1 << 20)).await?;
             }
             #[expect(unreachable_code, reason = "tells the type")]
             Ok::<(), Stopped>(())

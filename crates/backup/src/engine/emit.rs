@@ -12,8 +12,9 @@ use super::mover::Shared;
 use super::plan::What;
 use super::watch::Watch;
 use crate::BackupError;
+use crate::attest::{Contents, Wanted};
 use crate::manifest::StoredFile;
-use crate::run::{Progress, chain};
+use crate::run::{Along, Progress, Structure, chain};
 use crate::stream::{HashedWriter, PIECE};
 use storage::{Store, StoreError};
 
@@ -73,16 +74,21 @@ impl Target<'_> {
 pub(crate) struct Files<'a> {
     pub(crate) target: Target<'a>,
     open: Option<HashedWriter>,
+    /// Reads along what is stored in the one file.
+    structure: Option<Structure>,
     /// Bytes for the open file that are too few for a piece.
     buffer: Vec<u8>,
     done: Vec<StoredFile>,
 }
 
 impl<'a> Files<'a> {
-    pub(crate) fn new(target: Target<'a>) -> Self {
+    /// `along`: what is to be found out of the archive, which is then one file, while it is stored.
+    pub(crate) fn new(target: Target<'a>, along: Option<Wanted>) -> Self {
+        let along = along.map(Along::Custom);
         Self {
             target,
             open: None,
+            structure: along.map(Structure::start),
             buffer: Vec::new(),
             done: Vec::new(),
         }
@@ -127,10 +133,31 @@ impl<'a> Files<'a> {
     }
 
     async fn append(&mut self, bytes: Bytes) -> Result<(), Failure> {
-        match &mut self.open {
-            Some(writer) => self.target.wait(writer.write(bytes)).await,
-            None => Err(Failure::Stock("no file is open".to_owned())),
-        }
+        let Some(writer) = &mut self.open else {
+            return Err(Failure::Stock("no file is open".to_owned()));
+        };
+        let structure = self.structure.as_ref();
+        let writing = async {
+            if let Some(structure) = structure {
+                structure.push(bytes.clone()).await;
+            }
+            writer.write(bytes).await
+        };
+        self.target.wait(writing).await
+    }
+
+    /// What was read along, after the last byte; an archive that is not whole is none.
+    pub(crate) async fn read_along(&mut self) -> Result<Option<Contents>, Failure> {
+        self.flush(true).await?;
+        let Some(structure) = self.structure.take() else {
+            return Ok(None);
+        };
+        let read = structure.finish().await;
+        read.map_err(|problem| {
+            Failure::Stock(format!(
+                "the archive that was made cannot be read: {problem}"
+            ))
+        })
     }
 
     /// Makes the open file durable.

@@ -1,124 +1,20 @@
-//! The thread beside a session: it counts, fingerprints and compresses what the session reads,
-//! while the session reads on.
-
-use std::sync::Arc;
+//! Counts, fingerprints and compresses what a session reads, between two reads: while a piece is
+//! worked on, the server fills the buffers of the connection. With a thread of its own beside each
+//! session every few kilobytes of the server woke somebody, which took a sixth of the processor time.
 
 use archive::{ArchiveKind, LargeObjectEncoder, UnitEncoder};
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
-use super::board::{Board, Part, Stopped};
+use super::board::Part;
 use super::objects::{Event, Reader};
 use super::plan::{Plan, What};
 use crate::run::chain;
 
 /// Bytes of one part that is handed over.
 const PART: usize = 512 << 10;
-/// Pieces that wait for the thread.
-const WAITING: usize = 2;
-
-/// What a session says to its thread.
-enum Message {
-    /// Bytes of a unit.
-    Bytes(usize, Vec<u8>),
-    /// The unit ended, with so many rows by the server's count.
-    End(usize, u64),
-    /// The unit broke off: is it as if it had never begun?
-    Abandon(oneshot::Sender<bool>),
-}
-
-/// Why a thread ended early.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    /// The work was given up elsewhere.
-    Stopped,
-    /// Here is why.
-    Failed(String),
-}
-
-impl From<Stopped> for Ended {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
-/// The session's end of the thread.
-pub(crate) struct Encoding {
-    messages: mpsc::Sender<Message>,
-    thread: JoinHandle<Result<(), Ended>>,
-}
-
-impl Encoding {
-    pub(crate) fn start(plan: Arc<Plan>, board: Arc<Board>) -> Self {
-        let (messages, receiver) = mpsc::channel(WAITING);
-        let thread = tokio::task::spawn_blocking(move || run(&plan, &board, receiver));
-        Self { messages, thread }
-    }
-
-    /// Takes bytes; an error means that the thread ended, which [`Encoding::finish`] explains.
-    pub(crate) async fn bytes(&self, unit: usize, bytes: Vec<u8>) -> Result<(), Stopped> {
-        self.send(Message::Bytes(unit, bytes)).await
-    }
-
-    /// Ends a unit.
-    pub(crate) async fn end(&self, unit: usize, rows: u64) -> Result<(), Stopped> {
-        self.send(Message::End(unit, rows)).await
-    }
-
-    /// Forgets what was taken of the unit. `false`: some of it was handed over already.
-    pub(crate) async fn abandon(&self) -> bool {
-        let (reply, answer) = oneshot::channel();
-        if self.send(Message::Abandon(reply)).await.is_err() {
-            return false;
-        }
-        answer.await.unwrap_or(false)
-    }
-
-    async fn send(&self, message: Message) -> Result<(), Stopped> {
-        self.messages.send(message).await.map_err(|_| Stopped)
-    }
-
-    /// Waits for what is left.
-    pub(crate) async fn finish(self) -> Result<(), Ended> {
-        drop(self.messages);
-        match self.thread.await {
-            Ok(ended) => ended,
-            Err(panic) => Err(Ended::Failed(panic.to_string())),
-        }
-    }
-}
-
-fn run(plan: &Plan, board: &Board, mut messages: mpsc::Receiver<Message>) -> Result<(), Ended> {
-    let mut open: Option<Open<'_>> = None;
-    while let Some(message) = messages.blocking_recv() {
-        match message {
-            Message::Bytes(unit, bytes) => {
-                let now = match &mut open {
-                    Some(now) => now,
-                    None => open.insert(Open::new(plan, unit)?),
-                };
-                now.push(&bytes, board)?;
-            }
-            Message::End(unit, rows) => {
-                let now = match open.take() {
-                    Some(now) => now,
-                    None => Open::new(plan, unit)?,
-                };
-                now.finish(rows, board)?;
-            }
-            Message::Abandon(reply) => {
-                let untouched = open.take().is_none_or(|now| !now.output.handed_over);
-                let _ = reply.send(untouched);
-            }
-        }
-    }
-    Ok(())
-}
 
 /// A unit under way.
-struct Open<'a> {
-    unit: usize,
+pub(crate) struct UnitWork<'a> {
     encoder: Encoder<'a>,
     output: Output,
 }
@@ -133,86 +29,68 @@ enum Encoder<'a> {
     },
 }
 
+/// What is ready for the board.
+#[derive(Default)]
 struct Output {
-    unit: usize,
     ready: Vec<u8>,
-    handed_over: bool,
+    parts: Vec<Part>,
 }
 
 impl Output {
-    /// Hands over what is there; `all` also when it is little.
-    fn flush(&mut self, board: &Board, all: bool) -> Result<(), Stopped> {
+    /// Makes a part of what is there; `all` also when it is little.
+    fn flush(&mut self, all: bool) {
         if self.ready.is_empty() || (!all && self.ready.len() < PART) {
-            return Ok(());
+            return;
         }
         let bytes = Bytes::from(std::mem::take(&mut self.ready));
-        self.put(board, Part::Bytes(bytes))
-    }
-
-    fn put(&mut self, board: &Board, part: Part) -> Result<(), Stopped> {
-        self.handed_over = true;
-        board.put(self.unit, part)
+        self.parts.push(Part::Bytes(bytes));
     }
 }
 
-fn failed(error: &archive::ArchiveError) -> Ended {
-    Ended::Failed(chain(error))
-}
-
-impl<'a> Open<'a> {
-    fn new(plan: &'a Plan, number: usize) -> Result<Self, Ended> {
+impl<'a> UnitWork<'a> {
+    /// # Errors
+    /// In words, here and below: nothing that goes wrong can be mended.
+    pub(crate) fn new(plan: &'a Plan, number: usize) -> Result<Self, String> {
         let unit = &plan.units[number];
         let entry = plan.entry(unit);
         let encoder = match unit.what {
             What::Objects { .. } => Encoder::Objects {
                 encoder: LargeObjectEncoder::new(plan.format, plan.wanted.large_objects())
-                    .map_err(|error| failed(&error))?,
+                    .map_err(|error| chain(&error))?,
                 reader: Reader::new(plan.objects(unit)),
                 files: plan.format.kind != ArchiveKind::Custom,
             },
             What::Table | What::Range(_) => Encoder::Rows(
                 UnitEncoder::new(plan.format, entry, plan.wanted.table(entry.oid))
-                    .map_err(|error| failed(&error))?,
+                    .map_err(|error| chain(&error))?,
             ),
         };
         Ok(Self {
-            unit: number,
             encoder,
-            output: Output {
-                unit: number,
-                ready: Vec::new(),
-                handed_over: false,
-            },
+            output: Output::default(),
         })
     }
 
-    fn push(&mut self, bytes: &[u8], board: &Board) -> Result<(), Ended> {
+    /// Takes bytes of the session, and returns what is ready.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Part>, String> {
         let output = &mut self.output;
         match &mut self.encoder {
-            Encoder::Rows(encoder) => {
-                encoder
-                    .push(bytes, &mut output.ready)
-                    .map_err(|error| failed(&error))?;
-            }
+            Encoder::Rows(encoder) => encoder
+                .push(bytes, &mut output.ready)
+                .map_err(|error| chain(&error))?,
             Encoder::Objects {
                 encoder,
                 reader,
                 files,
-            } => {
-                let mut stopped = false;
-                let pushed = reader.push(bytes, &mut |event| {
-                    take(event, encoder, output, *files, board, &mut stopped)
-                });
-                told(pushed, stopped)?;
-            }
+            } => reader.push(bytes, &mut |event| take(event, encoder, output, *files))?,
         }
-        output.flush(board, false)?;
-        Ok(())
+        output.flush(false);
+        Ok(std::mem::take(&mut output.parts))
     }
 
-    fn finish(self, rows: u64, board: &Board) -> Result<(), Ended> {
+    /// The unit ended, with so many rows by the server's count.
+    pub(crate) fn finish(self, rows: u64) -> Result<Vec<Part>, String> {
         let Self {
-            unit,
             encoder,
             mut output,
         } = self;
@@ -220,9 +98,9 @@ impl<'a> Open<'a> {
             Encoder::Rows(encoder) => {
                 let summary = encoder
                     .finish(&mut output.ready)
-                    .map_err(|error| failed(&error))?;
-                output.flush(board, true)?;
-                board.put(unit, Part::Rows(summary, rows))?;
+                    .map_err(|error| chain(&error))?;
+                output.flush(true);
+                output.parts.push(Part::Rows(summary, rows));
             }
             Encoder::Objects {
                 mut encoder,
@@ -231,25 +109,13 @@ impl<'a> Open<'a> {
             } => {
                 // One without large objects read nothing.
                 if reader.expects_any() {
-                    let mut stopped = false;
-                    let finished = reader.finish(&mut |event| {
-                        take(event, &mut encoder, &mut output, files, board, &mut stopped)
-                    });
-                    told(finished, stopped)?;
+                    reader.finish(&mut |event| take(event, &mut encoder, &mut output, files))?;
                 }
-                output.flush(board, true)?;
-                board.put(unit, Part::Objects(encoder.finish()))?;
+                output.flush(true);
+                output.parts.push(Part::Objects(encoder.finish()));
             }
         }
-        Ok(())
-    }
-}
-
-fn told(result: Result<(), String>, stopped: bool) -> Result<(), Ended> {
-    match result {
-        Err(_) if stopped => Err(Ended::Stopped),
-        Err(why) => Err(Ended::Failed(why)),
-        Ok(()) => Ok(()),
+        Ok(output.parts)
     }
 }
 
@@ -259,32 +125,30 @@ fn take(
     encoder: &mut LargeObjectEncoder,
     output: &mut Output,
     files: bool,
-    board: &Board,
-    stopped: &mut bool,
 ) -> Result<(), String> {
-    let words = |error: archive::ArchiveError| chain(&error);
-    let mut hand = |handed: Result<(), Stopped>| {
-        handed.map_err(|Stopped| {
-            *stopped = true;
-            String::new()
-        })
-    };
     match event {
         Event::Begin(oid) => {
             if files {
-                hand(output.put(board, Part::Object(oid)))?;
+                output.parts.push(Part::Object(oid));
             }
-            encoder.begin(oid, &mut output.ready).map_err(words)
+            encoder
+                .begin(oid, &mut output.ready)
+                .map_err(|error| chain(&error))
         }
         Event::Content(bytes) => {
-            encoder.push(bytes, &mut output.ready).map_err(words)?;
-            hand(output.flush(board, false))
+            encoder
+                .push(bytes, &mut output.ready)
+                .map_err(|error| chain(&error))?;
+            output.flush(false);
+            Ok(())
         }
         Event::End => {
-            encoder.end(&mut output.ready).map_err(words)?;
+            encoder
+                .end(&mut output.ready)
+                .map_err(|error| chain(&error))?;
             if files {
-                hand(output.flush(board, true))?;
-                hand(output.put(board, Part::ObjectEnd))?;
+                output.flush(true);
+                output.parts.push(Part::ObjectEnd);
             }
             Ok(())
         }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dbexec::{NativeError, NativeRoute, NativeSession};
 
-use super::board::Board;
-use super::encode::{Encoding, Ended};
+use super::board::{Board, Part, Stopped};
+use super::encode::UnitWork;
 use super::plan::Plan;
 use super::settings;
 
-/// Bytes that are read before they are handed to the thread that compresses.
+/// Bytes that are read before they are compressed, which must not hold up the other tasks for long:
+/// half a millisecond with zstd, two or three with gzip.
 const PIECE: usize = 256 << 10;
 /// SQLSTATE of a lock that somebody else holds.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -106,32 +107,38 @@ impl Drop for Stopping {
 
 /// Why a unit was not copied.
 pub(crate) enum NotCopied {
-    /// The thread beside ended, which tells why.
+    /// The work was given up elsewhere.
     Stopped,
-    /// The session or the server.
-    Server(NativeError),
-    /// The statement cannot be made.
-    Plan(String),
+    /// The session or the server. `untouched`: nothing of the unit was handed over yet.
+    Server { error: NativeError, untouched: bool },
+    /// Here is why, and again would be no better.
+    Failed(String),
 }
 
-impl From<NativeError> for NotCopied {
-    fn from(error: NativeError) -> Self {
-        Self::Server(error)
+impl From<Stopped> for NotCopied {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
     }
 }
 
-/// Reads one unit.
-pub(crate) async fn copy(
+impl From<String> for NotCopied {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+/// Reads one unit, encodes it and hands it over. `piece` is room for what is read.
+async fn copy(
     session: &mut NativeSession,
     shared: &Shared,
-    encoding: &Encoding,
+    piece: &mut Vec<u8>,
     unit: usize,
     lock: bool,
 ) -> Result<(), NotCopied> {
-    let stopped = |_| NotCopied::Stopped;
-    let sql = shared.plan.sql(&shared.plan.units[unit], lock);
-    let Some(sql) = sql.map_err(NotCopied::Plan)? else {
-        return encoding.end(unit, 0).await.map_err(stopped);
+    let mut work = UnitWork::new(&shared.plan, unit)?;
+    let sql = shared.plan.sql(&shared.plan.units[unit], lock)?;
+    let Some(sql) = sql else {
+        return hand_over(shared, unit, work.finish(0)?).await;
     };
     // The leader keeps its locks.
     let sql = if lock {
@@ -139,28 +146,51 @@ pub(crate) async fn copy(
     } else {
         sql
     };
-    let mut out = session.copy_out(&sql).await?;
+    let mut untouched = true;
+    let server = |untouched| move |error| NotCopied::Server { error, untouched };
+    let mut out = session.copy_out(&sql).await.map_err(server(untouched))?;
     loop {
-        let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
-        let more = out.read(&mut piece, PIECE).await?;
+        piece.clear();
+        let more = out.read(piece, PIECE).await.map_err(server(untouched))?;
         shared
             .moved
             .fetch_add(piece.len() as u64, Ordering::Relaxed);
-        if !piece.is_empty() {
-            encoding.bytes(unit, piece).await.map_err(stopped)?;
-        }
+        let parts = work.push(piece)?;
+        untouched &= parts.is_empty();
+        hand_over(shared, unit, parts).await?;
         if !more {
             break;
         }
+        // Whoever writes and tells progress has its turn.
+        tokio::task::yield_now().await;
     }
-    let rows = out.finish().await?;
-    encoding.end(unit, rows).await.map_err(stopped)
+    let rows = out.finish().await.map_err(server(untouched))?;
+    hand_over(shared, unit, work.finish(rows)?).await
+}
+
+async fn hand_over(shared: &Shared, unit: usize, parts: Vec<Part>) -> Result<(), NotCopied> {
+    for part in parts {
+        shared.board.put(unit, part).await?;
+    }
+    Ok(())
 }
 
 /// Works until there is no unit left, or the work is given up.
 pub(crate) async fn run(shared: Arc<Shared>, number: u32) {
-    if let Err(reason) = work(&shared, number).await {
-        shared.fail(reason);
+    // A panic must not leave the others waiting.
+    let alarm = Alarm(&shared);
+    match work(&shared, number).await {
+        Ok(()) => std::mem::forget(alarm),
+        Err(reason) => shared.fail(reason),
+    }
+}
+
+/// Dropped, it gives the work up; a reason that was told before stays.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.fail("a mover ended without a word".to_owned());
     }
 }
 
@@ -169,41 +199,17 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
         .open(number)
         .await
         .map_err(|error| format!("a session in the snapshot: {}", error.in_words()))?;
-    let encoding = Encoding::start(Arc::clone(&shared.plan), Arc::clone(&shared.board));
-    let moved = all(shared, &mut session, &encoding, number).await;
-    if let Err(Some(reason)) = &moved {
-        // At once: the thread may wait for room.
-        shared.fail(reason.clone());
-    }
-    // Its own words explain why nothing more was taken.
-    let ended = encoding.finish().await;
-    match (moved, ended) {
-        (Err(Some(reason)), _) | (_, Err(Ended::Failed(reason))) => Err(reason),
-        (Err(None), _) | (_, Err(Ended::Stopped)) => Err("the work was given up".to_owned()),
-        (Ok(()), Ok(())) => {
-            session.close().await;
-            Ok(())
-        }
-    }
-}
-
-/// `Err(None)`: the thread beside knows why.
-async fn all(
-    shared: &Arc<Shared>,
-    session: &mut NativeSession,
-    encoding: &Encoding,
-    number: u32,
-) -> Result<(), Option<String>> {
+    let mut piece = Vec::new();
     while let Some(unit) = shared.take() {
         let mut again = false;
         loop {
-            let error = match copy(session, shared, encoding, unit, true).await {
+            let (error, untouched) = match copy(&mut session, shared, &mut piece, unit, true).await
+            {
                 Ok(()) => break,
-                Err(NotCopied::Stopped) => return Err(None),
-                Err(NotCopied::Plan(reason)) => return Err(Some(reason)),
-                Err(NotCopied::Server(error)) => error,
+                Err(NotCopied::Stopped) => return Err("the work was given up".to_owned()),
+                Err(NotCopied::Failed(reason)) => return Err(reason),
+                Err(NotCopied::Server { error, untouched }) => (error, untouched),
             };
-            let untouched = encoding.abandon().await;
             if untouched && error.sqlstate() == Some(LOCK_NOT_AVAILABLE) {
                 // Somebody waits for this table; the leader has its lock already.
                 tracing::debug!(unit, "left to the leader");
@@ -212,46 +218,32 @@ async fn all(
             }
             let words = format!("reading {}: {}", name(shared, unit), error.in_words());
             if !untouched || std::mem::replace(&mut again, true) {
-                return Err(Some(words));
+                return Err(words);
             }
             tracing::warn!(%words, "the unit is read again in a new session");
-            *session = shared
+            session = shared
                 .open(number)
                 .await
-                .map_err(|error| Some(format!("{words}; again: {}", error.in_words())))?;
+                .map_err(|error| format!("{words}; again: {}", error.in_words()))?;
         }
     }
+    session.close().await;
     Ok(())
 }
 
 /// Copies in the leader what the movers could not lock, each unit when it is its turn.
 pub(crate) async fn lead(shared: &Arc<Shared>, session: &mut NativeSession) {
-    let mut encoding = None;
-    let mut failed = None;
+    let mut piece = Vec::new();
     while let Some(unit) = shared.board.turn().await {
-        let encoding = encoding.get_or_insert_with(|| {
-            Encoding::start(Arc::clone(&shared.plan), Arc::clone(&shared.board))
-        });
-        match copy(session, shared, encoding, unit, false).await {
-            Ok(()) => {}
-            Err(NotCopied::Stopped) => break,
-            Err(NotCopied::Plan(reason)) => failed = Some(reason),
-            Err(NotCopied::Server(error)) => {
-                let name = name(shared, unit);
-                failed = Some(format!("reading {name}: {}", error.in_words()));
+        let reason = match copy(session, shared, &mut piece, unit, false).await {
+            Ok(()) => continue,
+            Err(NotCopied::Stopped) => return,
+            Err(NotCopied::Failed(reason)) => reason,
+            Err(NotCopied::Server { error, .. }) => {
+                format!("reading {}: {}", name(shared, unit), error.in_words())
             }
-        }
-        if failed.is_some() {
-            break;
-        }
-    }
-    let ended = match encoding {
-        Some(encoding) => encoding.finish().await,
-        None => Ok(()),
-    };
-    match (failed, ended) {
-        (Some(reason), _) | (None, Err(Ended::Failed(reason))) => shared.fail(reason),
-        _ => {}
+        };
+        return shared.fail(reason);
     }
 }
 

@@ -15,6 +15,7 @@ use super::publish::publish;
 use crate::attest::Budget;
 use crate::lock::{Holder, TargetLock};
 use crate::manifest::{DatabaseRecord, FORMAT_VERSION, TargetRecord};
+use crate::verify::Seen;
 use crate::{
     BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, EventSink, Manifest,
     Repository, RunRecord, RunState, VerifyLevel, recipe, records, state::StateDir, verify,
@@ -197,8 +198,7 @@ impl Run<'_> {
         let roles = std::mem::take(&mut plan.roles);
         let globals = work.store_globals(roles, self.sink, &mut warnings).await?;
         let mut databases = Vec::new();
-        // Those that were read back already.
-        let mut read_back = Vec::new();
+        let mut seen = Vec::new();
         let mut budget = Budget::new(
             self.options
                 .fingerprint_budget
@@ -211,9 +211,7 @@ impl Run<'_> {
                 .await;
             let waited = self.executor.settings().lock_wait_timeout;
             let dumped = dumped.map_err(|error| explain_lock(error, waited))?;
-            if dumped.read_back {
-                read_back.push(number);
-            }
+            seen.push(dumped.seen);
             databases.push(dumped.record);
         }
         let mut manifest = self.manifest(&plan, databases, globals, warnings);
@@ -221,7 +219,7 @@ impl Run<'_> {
         // took its place must not be published under this target's name.
         let (same, checked) = tokio::join!(
             dbexec::query::check_same_server(self.executor.as_ref()),
-            self.check(&manifest, &read_back)
+            self.check(&manifest, &seen)
         );
         same.map_err(|source| BackupError::Exec {
             operation: "checking that the server is still the same".to_owned(),
@@ -288,7 +286,7 @@ impl Run<'_> {
     }
 
     /// Checks the stored files before anything points to them.
-    async fn check(&self, manifest: &Manifest, done: &[usize]) -> Result<(), BackupError> {
+    async fn check(&self, manifest: &Manifest, seen: &[Seen]) -> Result<(), BackupError> {
         if self.options.verify == VerifyLevel::None {
             return Ok(());
         }
@@ -296,8 +294,7 @@ impl Run<'_> {
             self.repo,
             manifest,
             self.options.verify,
-            true,
-            done,
+            Some(seen),
             self.sink,
             self.cancel,
         )

@@ -12,16 +12,19 @@ use super::preflight::Plan;
 use super::queries::{DatabaseFacts, InsideFacts};
 use super::structure::Along;
 use super::{Progress, patterns};
-use crate::attest::{Attestation, Attesting, Budget, Contents, Wanted, settle, settle_unread};
+use crate::attest::{
+    Attestation, Attesting, Budget, Contents, Wanted, differences, settle, settle_unread,
+};
 use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
-use crate::verify::VerifyWork;
+use crate::requests::VerifyProblem;
+use crate::verify::{Seen, VerifyWork};
 use crate::{BackupError, BackupEvent, DumpFormat, EngineChoice, VerifyLevel, names, script};
 
 /// A database whose dump went well.
 pub(super) struct Dumped {
     pub(super) record: DatabaseRecord,
-    /// Whether its archive was read back and checked.
-    pub(super) read_back: bool,
+    /// How much of its archive was checked.
+    pub(super) seen: Seen,
 }
 
 /// What is dumped, and where to.
@@ -31,6 +34,7 @@ pub(super) struct Subject<'a> {
     pub(super) plan: &'a Plan,
     pub(super) number: usize,
     pub(super) facts: &'a DatabaseFacts,
+    pub(super) inside: &'a InsideFacts,
 }
 
 impl Subject<'_> {
@@ -55,8 +59,10 @@ pub(super) struct InStore {
     pub(super) files: Vec<StoredFile>,
     pub(super) finished: Finished,
     pub(super) compression: &'static str,
-    /// What was read along; a directory archive of pg_dump's is read back instead.
+    /// What was read along, or moved by us; a directory archive of pg_dump's is read back instead.
     pub(super) contents: Option<Contents>,
+    /// What the archive's reader saw of what we moved, where it was read along.
+    pub(super) read: Option<Contents>,
     pub(super) seconds: f64,
     pub(super) engine: Option<EngineRecord>,
 }
@@ -77,6 +83,7 @@ impl Run<'_> {
             plan,
             number,
             facts,
+            inside,
         };
         let engine = self.engine(inside).await;
         let route = match &engine {
@@ -151,6 +158,14 @@ impl Run<'_> {
             warnings,
             engine: stored.engine,
         };
+        let by_pg_dump = !archive
+            .engine
+            .as_ref()
+            .is_some_and(EngineRecord::moved_rows);
+        let read_along = match archive.format {
+            DumpFormat::Custom if by_pg_dump => stored.contents.is_some(),
+            _ => stored.read.is_some(),
+        };
         // What was moved by us is known already; the check at the end reads it all the same.
         let read_back = stored.contents.is_none()
             && archive.format == DumpFormat::Directory
@@ -170,9 +185,40 @@ impl Run<'_> {
             })?,
             None => settle_unread(attested),
         };
+        if let Some(read) = stored.read {
+            self.compare(&attestation, read, &archive)?;
+        }
         Ok(Dumped {
             record: record(facts, inside, archive, attestation),
-            read_back,
+            seen: match (read_back, read_along) {
+                (true, _) => Seen::Whole,
+                (false, true) => Seen::Decoded,
+                (false, false) => Seen::Nothing,
+            },
+        })
+    }
+
+    /// What was moved has to be what is in the archive.
+    fn compare(
+        &self,
+        attestation: &Attestation,
+        read: Contents,
+        archive: &ArchiveRecord,
+    ) -> Result<(), BackupError> {
+        let object = archive.files.first().map_or("", |file| &*file.name);
+        let problems: Vec<VerifyProblem> = differences(attestation, read)
+            .into_iter()
+            .map(|problem| VerifyProblem {
+                object: object.to_owned(),
+                problem,
+            })
+            .collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(BackupError::VerifyFailed {
+            id: self.record.id.to_string(),
+            problems,
         })
     }
 
@@ -290,6 +336,7 @@ impl Run<'_> {
             finished,
             compression,
             contents,
+            read: None,
             seconds: progress.finish(),
             engine: Some(EngineRecord {
                 engine: "stock".to_owned(),

@@ -23,3 +23,4 @@ pub(crate) use dump::exec_error;
 pub(crate) use progress::Progress;
 pub(crate) use queries::server as server_facts;
 pub use rehearse::{Rehearsal, rehearse};
+pub(crate) use structure::{Along, Structure};

@@ -14,7 +14,11 @@ use super::queries::{DatabaseFacts, InsideFacts};
 use crate::attest::{Attesting, Contents, Wanted};
 use crate::engine::{self, Failure};
 use crate::manifest::EngineRecord;
-use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice};
+use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, VerifyLevel};
+
+/// Most tables of an archive that is read while it is stored; of another one the reader would hold
+/// the table of contents beside the movers' plan.
+const READ_ALONG: u64 = 20_000;
 
 /// Whether our own sessions move the rows.
 pub(super) enum Engine {
@@ -182,6 +186,10 @@ impl Run<'_> {
             _ => ArchiveKind::Custom,
         };
         let mut progress = Progress::start(self.sink, "dump", &facts.name, facts.size_bytes);
+        // A second table of contents in memory is for databases with few tables alone.
+        let read_along = self.options.verify >= VerifyLevel::Read
+            && kind == ArchiveKind::Custom
+            && subject.inside.tables <= READ_ALONG;
         let job = engine::Job {
             executor: self.executor.as_ref(),
             route: Arc::clone(route),
@@ -190,6 +198,7 @@ impl Run<'_> {
             format: plan.compression.write_format(kind),
             wanted: wanted.clone(),
             movers,
+            read_along,
             target: engine::Target {
                 store: work.store.as_ref(),
                 dir: work.dir,
@@ -212,6 +221,7 @@ impl Run<'_> {
             },
             compression,
             contents: Some(Contents::Archive(done.summary)),
+            read: done.read,
             seconds: progress.finish(),
             engine: Some(EngineRecord {
                 engine: EngineRecord::PARALLEL.to_owned(),

@@ -37,14 +37,25 @@ impl Checked {
     }
 }
 
-/// Checks every file that the manifest names, but for the databases of the numbers in `done`.
-/// `fresh`: this run wrote them.
+/// What the run that writes an archive has checked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nothing.
+    Nothing,
+    /// It was decoded while it was stored, from the same bytes that were hashed: that those are in
+    /// the store is left to be seen.
+    Decoded,
+    /// All of what is stored.
+    Whole,
+}
+
+/// Checks every file that the manifest names. `fresh`: this run wrote them, and has seen that much
+/// of each database.
 pub(crate) async fn check_archives(
     repo: &Repository,
     manifest: &Manifest,
     level: VerifyLevel,
-    fresh: bool,
-    done: &[usize],
+    fresh: Option<&[Seen]>,
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<Checked, BackupError> {
@@ -60,13 +71,16 @@ pub(crate) async fn check_archives(
         progress.finish();
     }
     for (number, database) in manifest.databases.iter().enumerate() {
-        if done.contains(&number) {
-            continue;
-        }
+        let seen = fresh.and_then(|fresh| fresh.get(number));
+        work.level = match seen {
+            Some(Seen::Whole) => continue,
+            Some(Seen::Decoded) => level.min(VerifyLevel::Hash),
+            Some(Seen::Nothing) | None => level,
+        };
         let attestation = database.attestation.as_ref();
         let mut wanted = attestation.map_or_else(Wanted::default, Wanted::of);
         let engine = database.archive.engine.as_ref();
-        if fresh && engine.is_some_and(EngineRecord::moved_rows) {
+        if fresh.is_some() && engine.is_some_and(EngineRecord::moved_rows) {
             // The rows were fingerprinted from the bytes that were compressed, and every frame
             // carries a checksum of those.
             wanted = wanted.without_fingerprints();

@@ -6,5 +6,5 @@ mod directory;
 mod pass;
 mod report;
 
-pub(crate) use archives::{Work as VerifyWork, check_archives};
+pub(crate) use archives::{Seen, Work as VerifyWork, check_archives};
 pub use report::verify;

@@ -81,7 +81,7 @@ pub async fn verify(
                 }
             }
             known.extend(manifest.files().map(|file| file.name.clone()));
-            check_archives(repo, manifest, level, false, &[], sink, cancel).await?
+            check_archives(repo, manifest, level, None, sink, cancel).await?
         }
         (Err(problem), Ok(sums)) => {
             // The manifest is of no use; the list of hashes still tells of every file.
