@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{DbMode, ServerIdentity};
 use crate::executor::{ExecError, Input, Invocation, PgExecutor, PgProgram};
+use crate::native::{NativeError, NativeRoute};
 
 /// Last line of every script: a stream that was cut after the program ended would lack it.
 const END_MARK: &str = "pgstow-end-of-output";
@@ -29,14 +30,8 @@ pub async fn rows<T: DeserializeOwned + Send>(
     select: &str,
     vars: &[(&str, &str)],
 ) -> Result<Vec<T>, ExecError> {
-    let settings = executor.settings();
     // Here and not in the environment: a restored script runs through psql too.
-    let script = format!(
-        "set statement_timeout to {}; set lock_timeout to {};\n{}",
-        settings.statement_timeout.as_millis(),
-        settings.lock_wait_timeout.as_millis(),
-        json_rows(select)
-    );
+    let script = format!("{}\n{}", timeouts(executor), json_rows(select));
     let mut decoder = RowDecoder::new();
     let mut taking = |text: &mut Vec<u8>| decoder.take(text);
     let rest = run(
@@ -50,6 +45,45 @@ pub async fn rows<T: DeserializeOwned + Send>(
     )
     .await?;
     decoder.finish(name, database, rest.into_bytes())
+}
+
+fn timeouts(executor: &dyn PgExecutor) -> String {
+    let settings = executor.settings();
+    format!(
+        "set statement_timeout to {}; set lock_timeout to {};",
+        settings.statement_timeout.as_millis(),
+        settings.lock_wait_timeout.as_millis(),
+    )
+}
+
+/// As [`rows`], over a session of our own where a route is given: a psql in a container takes
+/// twenty times as long to start as such a query takes. Where the session fails, psql is asked, whose
+/// words are those that people know.
+///
+/// # Errors
+/// As [`rows`].
+pub async fn rows_over<T: DeserializeOwned + Send>(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+    database: &str,
+    name: &'static str,
+    select: &str,
+    vars: &[(&str, &str)],
+) -> Result<Vec<T>, ExecError> {
+    if let Some(route) = route {
+        let asking = async {
+            let mut session = route.open(database, "ask").await?;
+            session.batch(&timeouts(executor)).await?;
+            let rows = session.rows(name, select, vars).await?;
+            session.close().await;
+            Ok::<_, NativeError>(rows)
+        };
+        match asking.await {
+            Ok(rows) => return Ok(rows),
+            Err(why) => tracing::debug!(name, %why, "psql is asked instead"),
+        }
+    }
+    rows(executor, database, name, select, vars).await
 }
 
 /// A SELECT as a statement that answers each row in JSON.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use dbexec::executor::HostPrograms;
+use dbexec::runtime::ContainerRuntime;
 use dbexec::{
     ConnectionSettings, CredentialSource, DbContext, DbCreds, DbMode, FieldSources, NativeError,
     PgExecutor, Route, ServerIdentity, TlsOptions, Trail, open_executor,
 };
-use executor_support::{executor, runtime};
+use executor_support::{executor, executor_by, runtime};
 use runtime_support::Lens;
 use testkit::PgContainer;
 
@@ -27,11 +28,15 @@ async fn bar_41_sessions_to_a_container_of_every_major() {
             .unwrap();
         let executor = executor(&container, major, "route").await;
         let native = executor.native().await.unwrap();
-        let expected = Route::ContainerAddress {
-            address: container.ip().unwrap(),
-            port: 5432,
+        let Route::ContainerSocket {
+            container: id,
+            port,
+            ..
+        } = native.route()
+        else {
+            panic!("{}", native.route());
         };
-        assert_eq!(*native.route(), expected);
+        assert_eq!((id.as_str(), *port), (container.id(), 5432));
         assert_eq!(container.pgstow_sessions().unwrap(), 0, "the probe is gone");
         assert!(Arc::ptr_eq(&native, &executor.native().await.unwrap()));
         let mut session = native.open("o'ther", "m1").await.unwrap();
@@ -51,11 +56,59 @@ async fn bar_41_sessions_to_a_container_of_every_major() {
     }
 }
 
+/// As an engine shows its containers that lives elsewhere: their processes are not ours.
+async fn elsewhere() -> Arc<dyn ContainerRuntime> {
+    Arc::new(Lens {
+        inner: runtime().await,
+        label: None,
+        mounts: None,
+        addresses: true,
+        processes: false,
+    })
+}
+
+async fn without_sockets(container: &PgContainer, major: u32, run: &str) -> Arc<dyn PgExecutor> {
+    let (id, password) = (container.id(), container.password());
+    executor_by(elsewhere().await, id, password, major, run).await
+}
+
+#[tokio::test]
+async fn the_socket_leads_to_a_server_that_listens_on_its_own_localhost() {
+    let container = PgContainer::builder(15)
+        .args(&["-c", "listen_addresses=localhost"])
+        .start()
+        .unwrap();
+    let executor = executor(&container, 15, "localhost").await;
+    let native = executor.native().await.unwrap();
+    let is_socket = matches!(native.route(), Route::ContainerSocket { .. });
+    assert!(is_socket, "{}", native.route());
+    let mut session = native.open("postgres", "m").await.unwrap();
+    // As the server sees it: no address.
+    let rows = session
+        .query("select pg_catalog.inet_client_addr()::text")
+        .await
+        .unwrap();
+    assert_eq!(rows, [[None]]);
+}
+
+#[tokio::test]
+async fn where_no_socket_can_be_reached_the_containers_address_leads_there() {
+    let container = PgContainer::start(17).unwrap();
+    let executor = without_sockets(&container, 17, "address").await;
+    let native = executor.native().await.unwrap();
+    let expected = Route::ContainerAddress {
+        address: container.ip().unwrap(),
+        port: 5432,
+    };
+    assert_eq!(*native.route(), expected);
+    assert!(native.open("postgres", "m").await.is_ok());
+}
+
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_or_logged_in_to_gives_no_route() {
     // Listens on its container's localhost alone; nothing is published.
     let container = PgContainer::app(15).start().unwrap();
-    let executor = executor(&container, 15, "none").await;
+    let executor = without_sockets(&container, 15, "none").await;
     let none = executor.native().await.unwrap_err();
     assert_eq!(none.code(), dbexec::codes::ROUTE_UNAVAILABLE);
     assert_eq!(none.tried.len(), 1, "{none}");
@@ -256,7 +309,7 @@ async fn a_server_in_the_network_of_this_host() {
     let mut context = usual.context().clone();
     context.creds.port = port;
     let settings = usual.settings().clone();
-    let engine = Some(runtime().await);
+    let engine = Some(elsewhere().await);
     let executor = open_executor(context, engine, HostPrograms::default(), settings)
         .await
         .unwrap();
@@ -279,6 +332,7 @@ async fn a_published_port_serves_where_there_is_no_address() {
         label: None,
         mounts: None,
         addresses: false,
+        processes: false,
     });
     let executor = open_executor(context, Some(engine), HostPrograms::default(), settings)
         .await

@@ -111,7 +111,7 @@ fn discover_explains_which_route_and_engine_a_backup_would_use() {
     for words in [
         "what a backup would use:",
         "docker exec in the server's container",
-        "the container's address",
+        "the container's socket",
         "parallel",
     ] {
         assert!(told.contains(words), "{words}: {told}");

@@ -302,7 +302,7 @@ pub(crate) async fn facts(
     executor: &dyn PgExecutor,
     name: &str,
 ) -> Result<Option<DatabaseFacts>, BackupError> {
-    let server = server_facts(executor)
+    let server = server_facts(None, executor)
         .await
         .map_err(|source| BackupError::Exec {
             operation: format!("asking about the database {name:?}"),

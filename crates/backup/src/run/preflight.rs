@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use archive::{ArchiveKind, WriteFormat};
 use dbexec::executor::ProgramInfo;
-use dbexec::{PgExecutor, PgProgram};
+use dbexec::{NativeRoute, PgExecutor, PgProgram};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::queries::{self, DatabaseFacts, InsideFacts};
 use super::{parallel, patterns};
 use crate::{
-    BackupError, BackupEvent, BackupOptions, DumpFormat, EventSink, Repository, attest, records,
-    restore,
+    BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, EventSink, Repository,
+    attest, records, restore,
 };
 
 /// What the dumps need to know.
@@ -109,12 +109,23 @@ pub(crate) async fn preflight(
         _ => executor.context().creds.database.as_str(),
     };
     // Side by side: each is a program of its own next to the server, and none depends on another.
-    let (same, pooler, pg_dump, server, inside_likely) = tokio::join!(
-        dbexec::query::check_same_server(executor.as_ref()),
-        dbexec::query::check_no_pooler(executor.as_ref()),
+    let (route, pg_dump) = tokio::join!(
+        route(executor.as_ref(), options),
         executor.program(PgProgram::PgDump),
-        queries::server(executor.as_ref()),
-        queries::inside(executor.as_ref(), likely, filters),
+    );
+    let route = route.as_deref();
+    let same = async {
+        match route {
+            // Its proof was that the programs reach the very server that was found.
+            Some(_) => Ok(()),
+            None => dbexec::query::check_same_server(executor.as_ref()).await,
+        }
+    };
+    let (same, pooler, server, inside_likely) = tokio::join!(
+        same,
+        dbexec::query::check_no_pooler(executor.as_ref()),
+        queries::server(route, executor.as_ref()),
+        queries::inside(route, executor.as_ref(), likely, filters),
     );
     // What is told first is what explains the others.
     same.map_err(exec("checking that the server is the one that was found"))?;
@@ -139,7 +150,7 @@ pub(crate) async fn preflight(
             if let (true, Ok(inside)) = (database.name == likely, inside_likely) {
                 return Ok((database, inside.clone()));
             }
-            let inside = queries::inside(executor.as_ref(), &database.name, filters)
+            let inside = queries::inside(route, executor.as_ref(), &database.name, filters)
                 .await
                 .map_err(|source| BackupError::Exec {
                     operation: format!("asking what is in database {:?}", database.name),
@@ -186,6 +197,17 @@ pub(crate) async fn preflight(
         compression,
         warnings,
     })
+}
+
+/// Where sessions of our own may move rows, they ask as well.
+async fn route(executor: &dyn PgExecutor, options: &BackupOptions) -> Option<Arc<NativeRoute>> {
+    let may = options.engine != EngineChoice::Stock
+        && options.format != DumpFormat::Plain
+        && executor.settings().max_connections > 1;
+    if !may {
+        return None;
+    }
+    executor.native().await.ok()
 }
 
 /// Staging databases of restores of this target that were killed: nobody's data, until

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dbexec::{ExecError, PgExecutor};
+use dbexec::{ExecError, NativeRoute, PgExecutor};
 use serde::Deserialize;
 
 use crate::attest::ServerSetting;
@@ -160,36 +160,36 @@ select
   (select coalesce(json_agg(json_build_object('object', object, 'remedy', remedy)), '[]')
    from (select object, remedy from missing order by kind, object limit 50) few) as missing";
 
-/// Asks about the whole server.
-pub(crate) async fn server(executor: &dyn PgExecutor) -> Result<ServerFacts, ExecError> {
+/// Asks about the whole server, by the route where there is one.
+pub(crate) async fn server(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+) -> Result<ServerFacts, ExecError> {
     let database = &executor.context().creds.database;
-    one(executor, database, "databases", SERVER, &[]).await
+    one(route, executor, database, "databases", SERVER, &[]).await
 }
 
-/// Asks about one database.
+/// Asks about one database, by the route where there is one.
 pub(crate) async fn inside(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
     filters: &str,
 ) -> Result<InsideFacts, ExecError> {
-    one(
-        executor,
-        database,
-        "rights",
-        INSIDE,
-        &[("filters", filters)],
-    )
-    .await
+    let vars = [("filters", filters)];
+    one(route, executor, database, "rights", INSIDE, &vars).await
 }
 
 async fn one<T: serde::de::DeserializeOwned + Send>(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
     name: &'static str,
     select: &str,
     vars: &[(&str, &str)],
 ) -> Result<T, ExecError> {
-    let mut rows = dbexec::query::rows(executor, database, name, select.trim(), vars).await?;
+    let select = select.trim();
+    let mut rows = dbexec::query::rows_over(route, executor, database, name, select, vars).await?;
     match (rows.pop(), rows.is_empty()) {
         (Some(row), true) => Ok(row),
         _ => Err(ExecError::Query {

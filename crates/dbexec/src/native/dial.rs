@@ -1,13 +1,14 @@
 //! From a route to a connection: socket, keepalives, and (where it is wanted) TLS.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::stream::Stream;
-use super::{NativeError, Route, tls};
+use super::{NativeError, Route, container_socket, tls};
 use crate::creds::DbCreds;
 use crate::executor::ConnectionSettings;
 
@@ -51,7 +52,7 @@ impl Dialer {
         settings: &ConnectionSettings,
     ) -> Result<Self, NativeError> {
         let tls = match route {
-            Route::Socket { .. } => None,
+            Route::Socket { .. } | Route::ContainerSocket { .. } => None,
             Route::Tcp { host, .. }
             | Route::ContainerAddress { address: host, .. }
             | Route::PublishedPort { host, .. } => tls::plan(&creds.tls, host)?,
@@ -68,7 +69,7 @@ impl Dialer {
     pub(super) async fn dial(&self) -> Result<Dialled, NativeError> {
         let plain = matches!(
             self.route,
-            Route::Socket { .. } | Route::ContainerAddress { .. }
+            Route::Socket { .. } | Route::ContainerSocket { .. } | Route::ContainerAddress { .. }
         );
         match (self.connect().await?, &self.tls) {
             (Stream::Tcp(stream), Some(plan)) => match plan.negotiate(stream).await? {
@@ -96,6 +97,19 @@ impl Dialer {
         match &self.route {
             Route::Socket { directory, port } => {
                 let path = directory.join(format!(".s.PGSQL.{port}"));
+                let stream = self.in_time(UnixStream::connect(path)).await?;
+                Ok(Stream::Unix(stream))
+            }
+            Route::ContainerSocket {
+                container,
+                process,
+                directory,
+                port,
+            } => {
+                let socket = container_socket::open(container, *process, directory, *port)
+                    .map_err(|error| self.unreachable(&error.to_string()))?;
+                // By its handle: what the name means may change meanwhile.
+                let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
                 let stream = self.in_time(UnixStream::connect(path)).await?;
                 Ok(Stream::Unix(stream))
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{NativeError, NativeRoute, NativeSession, NoRoute, Route};
+use super::{NativeError, NativeRoute, NativeSession, NoRoute, Route, container_socket};
 use crate::context::DbContext;
 use crate::creds::DbCreds;
 use crate::executor::PgExecutor;
@@ -18,6 +18,10 @@ use crate::runtime::{ContainerDetails, ContainerRuntime, ContainerState};
 const BRIDGE_WAIT: Duration = Duration::from_secs(2);
 /// Where client libraries look for the server's socket, if nothing is said.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Why a container has no route at all.
+const NO_WAY: &str = "the container has no address, publishes no port of the server and has no \
+                      socket that can be reached from here";
 
 /// What tells one running server from all others, a copy of it and its own successor included.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -295,7 +299,27 @@ pub(crate) async fn container_candidates(
     let details = runtime.inspect(id).await;
     let details =
         details.map_err(|error| NoRoute::because(format!("inspecting the container: {error}")))?;
-    container_routes(&details, creds).map_err(NoRoute::because)
+    let mut routes = container_routes(&details, creds).map_err(NoRoute::because)?;
+    // A socket that is not there is no route; one that refuses us is one that was tried.
+    routes.retain(|route| match route {
+        Route::ContainerSocket {
+            container,
+            process,
+            directory,
+            port,
+        } => match container_socket::open(container, *process, directory, *port) {
+            Ok(_) => true,
+            Err(why) => {
+                tracing::debug!(%route, %why, "no way");
+                false
+            }
+        },
+        _ => true,
+    });
+    if routes.is_empty() {
+        return Err(NoRoute::because(NO_WAY));
+    }
+    Ok(routes)
 }
 
 /// What a container's own description offers; nothing else is asked.
@@ -321,14 +345,28 @@ fn container_routes(details: &ContainerDetails, creds: &DbCreds) -> Result<Vec<R
         return Err("the files for TLS are in the container".to_owned());
     }
     let port = creds.port;
-    let mut routes: Vec<Route> = details
-        .addresses
-        .iter()
-        .map(|address| Route::ContainerAddress {
-            address: address.clone(),
-            port,
-        })
-        .collect();
+    // Whoever names an address means what goes for that: its own line of pg_hba.conf, and TLS.
+    let sockets: Vec<&Path> = match (details.process, host) {
+        (Some(_), "") => SOCKET_DIRS.iter().map(Path::new).collect(),
+        (Some(_), host) if host.starts_with('/') => vec![Path::new(host)],
+        _ => Vec::new(),
+    };
+    let socket = |directory: &Path| Route::ContainerSocket {
+        container: details.id.clone(),
+        process: details.process.unwrap_or_default(),
+        directory: directory.to_owned(),
+        port,
+    };
+    let mut routes: Vec<Route> = sockets.into_iter().map(socket).collect();
+    routes.extend(
+        details
+            .addresses
+            .iter()
+            .map(|address| Route::ContainerAddress {
+                address: address.clone(),
+                port,
+            }),
+    );
     if details.host_network {
         routes.push(Route::Tcp {
             host: "127.0.0.1".to_owned(),
@@ -344,7 +382,7 @@ fn container_routes(details: &ContainerDetails, creds: &DbCreds) -> Result<Vec<R
         }
     }
     if routes.is_empty() {
-        return Err("the container has no address and publishes no port of the server".to_owned());
+        return Err(NO_WAY.to_owned());
     }
     Ok(routes)
 }
@@ -382,6 +420,7 @@ mod tests {
             state: ContainerState::Running,
             addresses: vec!["172.20.0.2".to_owned()],
             host_network: false,
+            process: Some(7),
             published: vec![published(5432, 1), published(5433, 2)],
         }
     }
@@ -393,6 +432,8 @@ mod tests {
         assert_eq!(
             shown,
             [
+                "the container's socket /var/run/postgresql/.s.PGSQL.5433",
+                "the container's socket /tmp/.s.PGSQL.5433",
                 "the container's address 172.20.0.2:5433",
                 "the container's published port 127.0.0.1:2"
             ]
@@ -400,6 +441,7 @@ mod tests {
         let mut host = details();
         host.addresses.clear();
         host.published.clear();
+        host.process = None;
         assert!(container_routes(&host, &creds(None)).is_err());
         host.host_network = true;
         let routes = container_routes(&host, &creds(Some("localhost"))).expect("routes");

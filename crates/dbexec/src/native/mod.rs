@@ -5,6 +5,7 @@
 //! short questions, and only to a server that was proven to be the discovered one.
 
 mod cancel;
+mod container_socket;
 mod copy_in;
 mod copy_out;
 mod dial;

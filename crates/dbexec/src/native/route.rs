@@ -28,6 +28,18 @@ pub enum Route {
         /// Port.
         port: u16,
     },
+    /// The server's Unix socket in its container, where that runs on this host and we may look
+    /// into it.
+    ContainerSocket {
+        /// Full id of the container.
+        container: String,
+        /// The container's first process, as this host counts.
+        process: u32,
+        /// Directory in the container that holds `.s.PGSQL.<port>`.
+        directory: PathBuf,
+        /// Number in the socket's name.
+        port: u16,
+    },
     /// The address of the server's container in one of its networks.
     ContainerAddress {
         /// IP address.
@@ -50,6 +62,13 @@ impl fmt::Display for Route {
             Self::Socket { directory, port } => {
                 write!(f, "socket {}/.s.PGSQL.{port}", directory.display())
             }
+            Self::ContainerSocket {
+                directory, port, ..
+            } => write!(
+                f,
+                "the container's socket {}/.s.PGSQL.{port}",
+                directory.display()
+            ),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::ContainerAddress { address, port } => {
                 write!(f, "the container's address {address}:{port}")

@@ -149,7 +149,9 @@ impl ContainerRuntime for DockerRuntime {
             .await;
         let found = found.map_err(|error| failed("inspect a container", container, &error))?;
         let config = found.config.unwrap_or_default();
-        let state = found.state.and_then(|state| state.status);
+        let state = found.state.unwrap_or_default();
+        let process = state.pid.and_then(|pid| u32::try_from(pid).ok());
+        let state = state.status;
         let settings = found.network_settings.unwrap_or_default();
         let networks = settings.networks;
         let network_mode = found.host_config.and_then(|config| config.network_mode);
@@ -184,6 +186,7 @@ impl ContainerRuntime for DockerRuntime {
                 .filter(|address| !address.is_empty())
                 .collect(),
             host_network: network_mode.as_deref() == Some("host"),
+            process: process.filter(|process| *process > 0),
             published: published(settings.ports.unwrap_or_default()),
         })
     }

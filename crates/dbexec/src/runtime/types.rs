@@ -63,6 +63,8 @@ pub struct ContainerDetails {
     pub addresses: Vec<String>,
     /// Whether it shares the network of the engine's host.
     pub host_network: bool,
+    /// Its first process, as the engine's host counts.
+    pub process: Option<u32>,
     /// TCP ports of the engine's host that are forwarded to it.
     pub published: Vec<PublishedPort>,
 }

@@ -34,6 +34,7 @@ impl Scope {
                 label: Some((LABEL, name.clone())),
                 mounts: None,
                 addresses: true,
+                processes: true,
             }),
             name,
             scratch: tempfile::tempdir().expect("a scratch directory"),

@@ -36,7 +36,17 @@ pub(crate) async fn executor_of(
     major: u32,
     run: &str,
 ) -> Arc<dyn PgExecutor> {
-    let runtime = runtime().await;
+    executor_by(runtime().await, id, password, major, run).await
+}
+
+/// As [`executor_of`], by another engine than that of this machine.
+pub(crate) async fn executor_by(
+    runtime: Arc<dyn ContainerRuntime>,
+    id: &str,
+    password: &str,
+    major: u32,
+    run: &str,
+) -> Arc<dyn PgExecutor> {
     let details = runtime.inspect(id).await.expect("it can be inspected");
     let context = DbContext {
         mode: DbMode::InContainer,

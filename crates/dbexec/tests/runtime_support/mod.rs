@@ -21,6 +21,8 @@ pub(crate) struct Lens {
     pub(crate) mounts: Option<PathBuf>,
     /// Whether containers have addresses.
     pub(crate) addresses: bool,
+    /// Whether their processes are those of this host.
+    pub(crate) processes: bool,
 }
 
 #[async_trait]
@@ -42,6 +44,9 @@ impl ContainerRuntime for Lens {
         let mut details = self.inner.inspect(container).await?;
         if !self.addresses {
             details.addresses.clear();
+        }
+        if !self.processes {
+            details.process = None;
         }
         Ok(details)
     }

@@ -141,6 +141,7 @@ impl ContainerRuntime for FakeEngine {
             state: found.state,
             addresses: found.addresses.iter().map(|a| (*a).to_owned()).collect(),
             host_network: false,
+            process: None,
             published: Vec::new(),
         })
     }
