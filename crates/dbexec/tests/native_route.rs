@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use dbexec::executor::HostPrograms;
+use dbexec::query;
 use dbexec::runtime::ContainerRuntime;
 use dbexec::{
     ConnectionSettings, CredentialSource, DbContext, DbCreds, DbMode, FieldSources, NativeError,
@@ -349,4 +350,35 @@ async fn a_published_port_serves_where_there_is_no_address() {
     container.engine("stop").unwrap();
     let error = native.open("postgres", "m").await.unwrap_err();
     assert!(matches!(error, NativeError::OtherServer { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn questions_go_over_the_route_and_psql_explains_what_fails() {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        name: String,
+        word: String,
+    }
+    let container = PgContainer::start(15).unwrap();
+    let executor = executor(&container, 15, "questions").await;
+    let native = executor.native().await.unwrap();
+    let ask = async |route: Option<&dbexec::NativeRoute>, database: &str| {
+        let select = "select current_setting('application_name') as name, :'word' as word";
+        let vars = [("word", "o'ther \\")];
+        query::rows_over::<Row>(route, executor.as_ref(), database, "test", select, &vars).await
+    };
+    let run = &executor.settings().application_name;
+    let over = ask(Some(&native), "postgres").await.unwrap();
+    assert_eq!(over[0].name, format!("{run}-ask"));
+    let by_psql = ask(None, "postgres").await.unwrap();
+    assert_eq!(&by_psql[0].name, run);
+    assert_eq!(
+        (&*over[0].word, &*by_psql[0].word),
+        ("o'ther \\", "o'ther \\")
+    );
+    let Err(error) = ask(Some(&native), "nowhere").await else {
+        panic!("there is no such database");
+    };
+    let plain = ask(None, "nowhere").await.err().unwrap();
+    assert_eq!(error.to_string(), plain.to_string());
 }
