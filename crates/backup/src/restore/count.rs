@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archive::TableData;
-use dbexec::{ExecError, PgExecutor, query};
+use dbexec::{ExecError, NativeRoute, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,7 @@ impl Counts {
 /// they were filled, in a database that nobody else used since.
 pub(crate) async fn count(
     executor: &dyn PgExecutor,
+    route: Option<&NativeRoute>,
     database: &str,
     known: &BTreeMap<(String, String), u64>,
     cancel: &CancellationToken,
@@ -78,7 +79,20 @@ WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
 ORDER BY schema, name";
     let mut large_objects = 0;
     let mut tables = Vec::new();
-    for listed in query::rows(executor, database, "listing the tables", SELECT, &[]).await? {
+    const NAME: &str = "listing the tables";
+    let session = match route {
+        Some(route) => route.open(database, "count").await.ok(),
+        None => None,
+    };
+    let listed: Vec<Listed> = match session {
+        Some(mut session) => {
+            let listed = session.rows(NAME, SELECT, &[]).await;
+            session.close().await;
+            listed?
+        }
+        None => query::rows(executor, database, NAME, SELECT, &[]).await?,
+    };
+    for listed in listed {
         match listed {
             Listed::Table(table) => tables.push(table),
             Listed::LargeObjects { number } => large_objects = number,
