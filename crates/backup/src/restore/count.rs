@@ -7,7 +7,7 @@ use dbexec::{ExecError, NativeRoute, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::psql;
+use super::{create::session, psql};
 
 /// Tables that are counted by one statement.
 const BATCH: usize = 50;
@@ -80,11 +80,7 @@ ORDER BY schema, name";
     let mut large_objects = 0;
     let mut tables = Vec::new();
     const NAME: &str = "listing the tables";
-    let session = match route {
-        Some(route) => route.open(database, "count").await.ok(),
-        None => None,
-    };
-    let listed: Vec<Listed> = match session {
+    let listed: Vec<Listed> = match session(executor, route, database, "count").await {
         Some(mut session) => {
             let listed = session.rows(NAME, SELECT, &[]).await;
             session.close().await;

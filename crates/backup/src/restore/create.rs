@@ -70,7 +70,8 @@ impl Script {
         route: Option<&NativeRoute>,
         name: &'static str,
     ) -> Result<(), ExecError> {
-        let Some(mut session) = open(executor, route).await else {
+        let own = &executor.context().creds.database;
+        let Some(mut session) = session(executor, route, own, "create").await else {
             return self.run(executor, name, false).await;
         };
         let done = session.batch_with(&self.text, &self.vars()).await;
@@ -85,10 +86,15 @@ impl Script {
     }
 }
 
-/// A session with the database of the first connection; `None`: a program has to do it.
-async fn open(executor: &dyn PgExecutor, route: Option<&NativeRoute>) -> Option<NativeSession> {
-    let own = &executor.context().creds.database;
-    let mut session = route?.open(own, "create").await.ok()?;
+/// A session for short statements, within the limits of every other one; `None`: a program has to
+/// do it.
+pub(super) async fn session(
+    executor: &dyn PgExecutor,
+    route: Option<&NativeRoute>,
+    database: &str,
+    suffix: &str,
+) -> Option<NativeSession> {
+    let mut session = route?.open(database, suffix).await.ok()?;
     let settings = executor.settings();
     let limits = format!(
         "SET statement_timeout = {}; SET lock_timeout = {}",
@@ -149,7 +155,8 @@ pub(crate) async fn create(
         database: database.to_owned(),
         message: "it is not there after CREATE DATABASE succeeded".to_owned(),
     };
-    if let Some(mut session) = open(executor, route).await {
+    let own = executor.context().creds.database.clone();
+    if let Some(mut session) = session(executor, route, &own, "create").await {
         let made = created(&mut session, &script, database).await;
         session.close().await;
         return made?.ok_or_else(missing);
@@ -159,7 +166,6 @@ pub(crate) async fn create(
     let name = script.var(database);
     script.push("SELECT oid FROM pg_catalog.pg_database WHERE datname = :'");
     script.push(&name).push("';\n");
-    let own = executor.context().creds.database.clone();
     let answer = query::answer(executor, &own, NAME, &script.text, &script.vars()).await?;
     answer.trim().parse().map_err(|_| missing())
 }
