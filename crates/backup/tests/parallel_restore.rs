@@ -269,6 +269,29 @@ async fn a_row_that_is_refused_names_its_table() {
     no_sessions(&live);
 }
 
+/// Large tables are analyzed while pg_restore makes indexes; what those bring comes afterwards.
+#[tokio::test]
+async fn statistics_of_tables_expressions_and_column_groups() {
+    let live = Live::start(17).await;
+    live.psql("postgres", "CREATE DATABASE src");
+    live.psql("src", TABLES);
+    live.psql(
+        "src",
+        "CREATE INDEX big_lower ON par.big (lower(v));
+         CREATE STATISTICS par.both ON id, v FROM par.big;",
+    );
+    let path = live.dump("src", "archive", &["-Fc"]);
+    let mut request = parallel(&path, "copy");
+    request.jobs = Some(2);
+    restored(&live, &request).await;
+    let known = "SELECT string_agg(DISTINCT tablename, ' ' ORDER BY tablename)
+                 FROM pg_stats WHERE schemaname = 'par'";
+    assert_eq!(live.psql("copy", known), "big big_lower of_big whole");
+    let groups = "SELECT count(*) FROM pg_statistic_ext_data";
+    assert_eq!(live.psql("copy", groups), "1");
+    no_sessions(&live);
+}
+
 #[tokio::test]
 async fn a_part_and_other_engines() {
     let live = Live::start(17).await;

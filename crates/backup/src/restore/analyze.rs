@@ -1,10 +1,10 @@
 //! ANALYZE after a restore, which must not log in at other servers: over several sessions where the
 //! rows went over them, else in one session of psql.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dbexec::{NativeError, NativeSession, PgExecutor};
+use dbexec::{NativeError, NativeRoute, NativeSession, PgExecutor};
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,10 @@ const TOGETHER: usize = 40;
 const SETTINGS: &str = "SET statement_timeout = 0;\nSET lock_timeout = 0;\n\
                         SET default_transaction_read_only = off;\n\
                         SET client_min_messages = error;";
+/// As [`SETTINGS`], and pg_restore is not waited for.
+const BESIDE: &str = "SET statement_timeout = 0;\nSET lock_timeout = 10;\n\
+                      SET default_transaction_read_only = off;\n\
+                      SET client_min_messages = error;";
 /// What is to be analyzed, the largest first. Parents of foreign tables are left out as in
 /// [`SCRIPT`]; a partition comes with its parent, unless that is left out; catalogues that all
 /// databases share have nothing of the restored one.
@@ -34,7 +38,13 @@ SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
   CASE c.relkind WHEN 'p'
     THEN (SELECT coalesce(sum(pg_catalog.pg_relation_size(t.relid)), 0)::int8
           FROM pg_catalog.pg_partition_tree(c.oid) AS t)
-    ELSE pg_catalog.pg_relation_size(c.oid) END AS bytes
+    ELSE pg_catalog.pg_relation_size(c.oid) END AS bytes,
+  c.relkind = 'r' AND NOT c.relhassubclass AND NOT c.relispartition
+    AND c.relnamespace <> 'pg_catalog'::pg_catalog.regnamespace
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS x
+      WHERE x.indrelid = c.oid AND x.indexprs IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_statistic_ext AS x
+      WHERE x.stxrelid = c.oid) AS plain
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't' AND NOT c.relisshared
   AND c.oid NOT IN (SELECT oid FROM far)
@@ -42,14 +52,69 @@ WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't' AND NOT c.relissh
     WHERE i.inhrelid = c.oid AND i.inhparent IN (SELECT oid FROM far)))
 ORDER BY 2 DESC, 1";
 
+/// For messages.
+const LISTING: &str = "listing what to analyze";
+
 #[derive(Debug, Deserialize)]
 struct Table {
     /// Quoted.
     name: String,
     bytes: i64,
+    /// A table of its own, all of whose statistics are those of its columns.
+    plain: bool,
 }
 
-/// Gathers the statistics of everything. `sessions`: those that filled, 0 where none did.
+/// Gathers the statistics of large tables over one session, while pg_restore makes what comes
+/// after the rows; `enough`: nothing more is begun. Returns the tables that have them, quoted. A
+/// table that pg_restore works on is left to [`run`], and so is whatever fails here.
+pub(super) async fn beside(
+    route: &Result<Arc<NativeRoute>, String>,
+    database: &str,
+    enough: &CancellationToken,
+    stop: &CancellationToken,
+) -> BTreeSet<String> {
+    let mut done = BTreeSet::new();
+    let Ok(route) = route else {
+        return done;
+    };
+    let Ok(mut session) = route.open(database, "analyze").await else {
+        return done;
+    };
+    let canceller = session.canceller();
+    let working = async {
+        session.batch(BESIDE).await?;
+        let tables: Vec<Table> = session.rows(LISTING, TABLES, &[]).await?;
+        let large = |table: &Table| table.plain && table.bytes >= ALONE;
+        for table in tables.into_iter().filter(large) {
+            if enough.is_cancelled() {
+                break;
+            }
+            match session.batch(&format!("ANALYZE {}", table.name)).await {
+                Ok(()) => {
+                    done.insert(table.name);
+                }
+                Err(NativeError::Server { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        ended = working => Some(ended),
+    };
+    match ended {
+        Some(Ok(())) => session.close().await,
+        Some(Err(error)) => tracing::debug!(%error, "ANALYZE beside pg_restore ended"),
+        // When this fails too, the drop of the database ends the session.
+        None => drop(canceller.cancel().await),
+    }
+    done
+}
+
+/// Gathers the statistics of everything but what is `done`. `sessions`: those that filled, 0 where
+/// none did.
 ///
 /// # Errors
 /// The server's, and [`BackupError::Interrupted`].
@@ -57,6 +122,7 @@ pub(super) async fn run(
     executor: &dyn PgExecutor,
     database: &str,
     sessions: u32,
+    done: &BTreeSet<String>,
     cancel: &CancellationToken,
 ) -> Result<(), BackupError> {
     let mut opened = open(executor, database, sessions).await;
@@ -67,8 +133,9 @@ pub(super) async fn run(
         return Ok(());
     };
     let failed = |source: NativeError| exec("ANALYZE", source.into());
-    let tables = first.rows("listing what to analyze", TABLES, &[]).await;
-    let work = Arc::new(Mutex::new(statements(tables.map_err(failed)?)));
+    let tables: Result<Vec<Table>, _> = first.rows(LISTING, TABLES, &[]).await;
+    let tables = without(tables.map_err(failed)?, done);
+    let work = Arc::new(Mutex::new(statements(tables)));
     let stop = cancel.child_token();
     let _guard = stop.clone().drop_guard();
     let mut running = JoinSet::new();
@@ -119,6 +186,13 @@ async fn open(executor: &dyn PgExecutor, database: &str, wanted: u32) -> Vec<Nat
         opened.push(session);
     }
     opened
+}
+
+/// What has no statistics yet, or lacks those of expressions and of several columns together: what
+/// they are gathered for came after the rows.
+fn without(tables: Vec<Table>, done: &BTreeSet<String>) -> Vec<Table> {
+    let due = |table: &Table| !(table.plain && done.contains(&table.name));
+    tables.into_iter().filter(due).collect()
 }
 
 /// One statement for each large table, and some for many small ones.
@@ -207,6 +281,7 @@ mod tests {
         let table = |name: &str, bytes| Table {
             name: name.to_owned(),
             bytes,
+            plain: true,
         };
         let mut tables = vec![table("s.large", ALONE), table("s.\"B\"", ALONE)];
         tables.extend((0..TOGETHER).map(|number| table(&format!("s.t{number}"), 0)));
@@ -217,5 +292,25 @@ mod tests {
         assert_eq!(statements[1], "ANALYZE s.\"B\"");
         assert!(statements[2].starts_with("ANALYZE s.t0, s.t1, "));
         assert_eq!(statements[3], "ANALYZE s.last");
+    }
+
+    #[test]
+    fn statistics_of_expressions_are_gathered_when_they_are_there() {
+        let table = |name: &str, plain| Table {
+            name: name.to_owned(),
+            bytes: ALONE,
+            plain,
+        };
+        let tables = vec![
+            table("s.done", true),
+            table("s.expressions", false),
+            table("s.left", true),
+        ];
+        let done = BTreeSet::from(["s.done".to_owned(), "s.expressions".to_owned()]);
+        let left: Vec<_> = without(tables, &done)
+            .into_iter()
+            .map(|table| table.name)
+            .collect();
+        assert_eq!(left, ["s.expressions", "s.left"]);
     }
 }

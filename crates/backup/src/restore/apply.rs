@@ -1,15 +1,16 @@
 //! Carries a plan out, phase by phase; what fails takes back what this run made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dbexec::{PgExecutor, query};
+use dbexec::{NativeRoute, PgExecutor, executor::ScratchDir, query};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     analyze, count, create,
-    fill::{Destination, Filled, exec, fill},
+    fill::{Destination, Filled, exec, fill, place, remove},
     journal::{RestoreStep, Writer},
+    parallel,
     plan::{PlannedWork, role_statements},
 };
 use crate::{
@@ -28,6 +29,8 @@ pub(super) struct Made {
     pub(super) database: Option<(String, u32)>,
     /// A CREATE DATABASE was sent and its outcome is not known.
     creating: Option<String>,
+    /// Files next to the server.
+    scratch: Option<ScratchDir>,
 }
 
 /// Carries out a plan.
@@ -57,9 +60,11 @@ pub(crate) async fn carry_out(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, BackupError> {
-    let (same, leftovers) = tokio::join!(
+    // Each of them takes its time, and none needs another.
+    let (same, leftovers, route) = tokio::join!(
         query::check_same_server(executor.as_ref()),
-        leftovers(executor.as_ref(), plan)
+        leftovers(executor.as_ref(), plan),
+        parallel::route(executor.as_ref(), &plan.work),
     );
     same.map_err(|source| {
         exec(
@@ -87,6 +92,7 @@ pub(crate) async fn carry_out(
     let mut run = Run {
         repo,
         executor,
+        route,
         work: &plan.work,
         database: name,
         working: match (&plan.place, &plan.work.swap) {
@@ -136,6 +142,8 @@ fn seconds_since(repo: &Repository, started: jiff::Timestamp) -> f64 {
 pub(super) struct Run<'a> {
     pub(super) repo: &'a Repository,
     pub(super) executor: &'a Arc<dyn PgExecutor>,
+    /// The way of sessions of ours to the server, or why there is none.
+    route: Result<Arc<NativeRoute>, String>,
     pub(super) work: &'a PlannedWork,
     /// The name that the user asked for.
     pub(super) database: &'a str,
@@ -160,7 +168,8 @@ impl Run<'_> {
         self.tell_leftovers(leftovers);
         let restored = self.whole_database().await?;
         self.enter("giving the database its name")?;
-        create::rename(self.executor.as_ref(), &self.working, self.database)
+        let (executor, route) = (self.executor.as_ref(), self.route());
+        create::rename(executor, route, &self.working, self.database)
             .await
             .map_err(|source| exec("giving the database its name", source))?;
         Ok(restored)
@@ -173,18 +182,31 @@ impl Run<'_> {
         self.create_roles().await?;
         self.enter("creating the database")?;
         self.made.creating = Some(self.working.clone());
-        let oid = create::create(
+        // Wherever sessions fill, files are put next to the server.
+        let place = async {
+            match &self.route {
+                Ok(_) => place(executor).await.map(Some),
+                Err(_) => Ok(None),
+            }
+        };
+        let creating = create::create(
             executor,
+            self.route(),
             &self.working,
             &self.work.facts,
             self.work.target_major,
             self.work.keep_owner,
             self.work.decision.no_tablespaces,
-        )
-        .await
-        .map_err(|source| exec(format!("creating database {:?}", self.database), source))?;
+        );
+        let (created, placed) = tokio::join!(creating, place);
+        if let Ok(scratch) = &placed {
+            self.made.scratch.clone_from(scratch);
+        }
+        let oid = created
+            .map_err(|source| exec(format!("creating database {:?}", self.database), source))?;
         self.made.creating = None;
         self.made.database = Some((self.working.clone(), oid));
+        placed?;
         if let Some(writer) = &mut self.journal {
             writer.journal.staging_oid = Some(oid);
         }
@@ -195,6 +217,18 @@ impl Run<'_> {
             .await
             .map_err(|source| exec("setting the database's parameters", source))?;
         let filled = self.fill(false).await?;
+        let (executor, scratch) = (Arc::clone(self.executor), self.made.scratch.take());
+        let removing = tokio::spawn(async move { remove(executor.as_ref(), scratch).await });
+        let finished = self.finished(filled).await;
+        let removed = removing.await;
+        let finished = finished?;
+        removed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        Ok(finished)
+    }
+
+    /// Compares what was filled with the source and gives it what comes last.
+    async fn finished(&mut self, filled: Filled) -> Result<Restored, BackupError> {
+        let executor = self.executor.as_ref();
         self.step(RestoreStep::Comparing)?;
         // A database that is going to be the live one has to prove more.
         let counts = match (&self.journal, &self.work.checked.part) {
@@ -216,7 +250,7 @@ impl Run<'_> {
         )
         .await
         .map_err(|source| exec("setting the database's properties", source))?;
-        self.analyze(filled.sessions).await?;
+        self.analyze(filled.sessions, &filled.analyzed).await?;
         Ok((counts, filled.stderr))
     }
 
@@ -244,9 +278,14 @@ impl Run<'_> {
     async fn in_place(&mut self) -> Result<Restored, BackupError> {
         self.create_roles().await?;
         let filled = self.fill(true).await?;
+        remove(self.executor.as_ref(), self.made.scratch.take()).await?;
         let counts = self.count(true, &filled.taken).await?;
-        self.analyze(filled.sessions).await?;
+        self.analyze(filled.sessions, &filled.analyzed).await?;
         Ok((counts, filled.stderr))
+    }
+
+    fn route(&self) -> Option<&NativeRoute> {
+        self.route.as_deref().ok()
     }
 
     /// Begins a phase, unless the run was cancelled.
@@ -304,6 +343,8 @@ impl Run<'_> {
         };
         let finished = fill(
             self.executor,
+            &self.route,
+            &mut self.made.scratch,
             self.work,
             &destination,
             self.sink,
@@ -326,7 +367,7 @@ impl Run<'_> {
     ) -> Result<count::Counts, BackupError> {
         self.enter("comparing the rows with the archive")?;
         let executor = self.executor.as_ref();
-        let counts = count::count(executor, &self.working, known, self.cancel)
+        let counts = count::count(executor, self.route(), &self.working, known, self.cancel)
             .await
             .map_err(|source| exec("counting the restored rows", source))?;
         let differences = count::compare(
@@ -354,7 +395,7 @@ impl Run<'_> {
         })
     }
 
-    async fn analyze(&mut self, sessions: u32) -> Result<(), BackupError> {
+    async fn analyze(&mut self, sessions: u32, done: &BTreeSet<String>) -> Result<(), BackupError> {
         self.enter("ANALYZE")?;
         let started = self.repo.clock.now();
         let subject = self.database.to_owned();
@@ -364,7 +405,7 @@ impl Run<'_> {
             expected_bytes: None,
         });
         let executor = self.executor.as_ref();
-        analyze::run(executor, &self.working, sessions, self.cancel).await?;
+        analyze::run(executor, &self.working, sessions, done, self.cancel).await?;
         self.sink.emit(BackupEvent::PhaseFinished {
             phase: "analyze",
             subject,
@@ -382,6 +423,10 @@ impl Run<'_> {
         }
         let mut left = Vec::new();
         let executor = self.executor.as_ref();
+        if let Err(problem) = remove(executor, self.made.scratch.take()).await {
+            let message = super::check::in_words(&problem);
+            self.sink.emit(BackupEvent::Warning { message });
+        }
         if let Some((name, oid)) = &self.made.database
             && let Err(problem) = create::drop(executor, name, *oid).await
         {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archive::TableData;
-use dbexec::{ExecError, PgExecutor, query};
+use dbexec::{ExecError, NativeRoute, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::psql;
+use super::{create::session, psql};
 
 /// Tables that are counted by one statement.
 const BATCH: usize = 50;
@@ -60,6 +60,7 @@ impl Counts {
 /// they were filled, in a database that nobody else used since.
 pub(crate) async fn count(
     executor: &dyn PgExecutor,
+    route: Option<&NativeRoute>,
     database: &str,
     known: &BTreeMap<(String, String), u64>,
     cancel: &CancellationToken,
@@ -78,7 +79,16 @@ WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
 ORDER BY schema, name";
     let mut large_objects = 0;
     let mut tables = Vec::new();
-    for listed in query::rows(executor, database, "listing the tables", SELECT, &[]).await? {
+    const NAME: &str = "listing the tables";
+    let listed: Vec<Listed> = match session(executor, route, database, "count").await {
+        Some(mut session) => {
+            let listed = session.rows(NAME, SELECT, &[]).await;
+            session.close().await;
+            listed?
+        }
+        None => query::rows(executor, database, NAME, SELECT, &[]).await?,
+    };
+    for listed in listed {
         match listed {
             Listed::Table(table) => tables.push(table),
             Listed::LargeObjects { number } => large_objects = number,

@@ -1,7 +1,7 @@
 //! Runs the program that fills a database: pg_restore for archives, psql for plain dumps. What it
 //! reads has to be, byte for byte, what was checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dbexec::{
-    ExecError, Invocation, PgExecutor, PgProgram,
+    ExecError, Invocation, NativeRoute, PgExecutor, PgProgram,
     executor::{Input, ScratchDir, conninfo_dbname},
 };
 use tokio_util::sync::CancellationToken;
@@ -46,11 +46,15 @@ pub(crate) struct Filled {
     pub(crate) taken: BTreeMap<(String, String), u64>,
     /// Sessions of ours that filled; 0 where programs did it alone.
     pub(crate) sessions: u32,
+    /// Tables that have their statistics already, quoted.
+    pub(crate) analyzed: BTreeSet<String>,
 }
 
-/// Fills the database.
+/// Fills the database. What is made next to the server is in `scratch`, and the caller's to remove.
 pub(crate) async fn fill(
     executor: &Arc<dyn PgExecutor>,
+    route: &Result<Arc<NativeRoute>, String>,
+    scratch: &mut Option<ScratchDir>,
     work: &PlannedWork,
     destination: &Destination<'_>,
     sink: &dyn EventSink,
@@ -59,6 +63,7 @@ pub(crate) async fn fill(
     let executor = executor.as_ref();
     let filling = Filling {
         executor,
+        route,
         work,
         destination,
         sink,
@@ -72,28 +77,39 @@ pub(crate) async fn fill(
         let found = check::check(&work.source).await?;
         same_rows(work, &found)?;
     }
-    if prepared.is_none() && !filling.uploads() && !filling.lists() {
-        return filling.passes(None).await;
+    if scratch.is_none() && (prepared.is_some() || filling.uploads() || filling.lists()) {
+        *scratch = Some(place(executor).await?);
     }
-    let scratch = executor.scratch_create().await.map_err(|source| {
+    match (prepared, scratch.as_ref()) {
+        (Some(prepared), Some(scratch)) => filling.parallel(prepared, scratch).await,
+        (_, scratch) => filling.passes(scratch).await,
+    }
+}
+
+/// A place for files next to the server.
+pub(super) async fn place(executor: &dyn PgExecutor) -> Result<ScratchDir, BackupError> {
+    executor.scratch_create().await.map_err(|source| {
         exec(
             "making a place for files of the restore next to the server",
             source,
         )
-    })?;
-    let result = match prepared {
-        Some(prepared) => filling.parallel(prepared, &scratch).await,
-        None => filling.passes(Some(&scratch)).await,
+    })
+}
+
+/// Removes such a place, where there is one.
+pub(super) async fn remove(
+    executor: &dyn PgExecutor,
+    scratch: Option<ScratchDir>,
+) -> Result<(), BackupError> {
+    let Some(scratch) = scratch else {
+        return Ok(());
     };
-    let removed = executor.scratch_remove(&scratch).await.map_err(|source| {
+    executor.scratch_remove(&scratch).await.map_err(|source| {
         exec(
             "removing the files of the restore next to the server",
             source,
         )
-    });
-    let filled = result?;
-    removed?;
-    Ok(filled)
+    })
 }
 
 /// Compares what an archive holds with what its manifest said of it.
@@ -117,6 +133,8 @@ fn same_rows(work: &PlannedWork, found: &Checked) -> Result<(), BackupError> {
 /// One database on its way.
 pub(super) struct Filling<'a> {
     pub(super) executor: &'a dyn PgExecutor,
+    /// The way of sessions of ours to the server, or why there is none.
+    pub(super) route: &'a Result<Arc<NativeRoute>, String>,
     pub(super) work: &'a PlannedWork,
     pub(super) destination: &'a Destination<'a>,
     pub(super) sink: &'a dyn EventSink,

@@ -18,4 +18,4 @@ mod settings;
 mod source;
 
 pub(super) use choose::{Facts, RowsWay, choose};
-pub(super) use run::prepare;
+pub(super) use run::{prepare, route};

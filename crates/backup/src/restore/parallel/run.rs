@@ -1,20 +1,22 @@
 //! Carries a parallel restore out, pass by pass.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dbexec::{NativeError, NativeSession, executor::ScratchDir};
+use dbexec::{NativeError, NativeRoute, NativeSession, PgExecutor, executor::ScratchDir};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
+        analyze,
         check::in_words,
         early,
         fill::{Beside, Filled, Filling, exec},
+        plan::PlannedWork,
         source::refused,
     },
     choose::RowsWay,
@@ -44,6 +46,17 @@ pub(in crate::restore) struct Prepared {
     contents: Vec<u8>,
 }
 
+/// The way of sessions to the server, where rows are to go over them; else why there is none.
+pub(in crate::restore) async fn route(
+    executor: &dyn PgExecutor,
+    work: &PlannedWork,
+) -> Result<Arc<NativeRoute>, String> {
+    match &work.decision.rows {
+        RowsWay::Sessions(_) => executor.native().await.map_err(|none| none.to_string()),
+        RowsWay::Stock { reason, .. } => Err(reason.clone()),
+    }
+}
+
 /// Gets everything ready for a parallel restore. `None`: pg_restore does it alone. Nothing on the
 /// server was touched.
 ///
@@ -61,15 +74,9 @@ pub(in crate::restore) async fn prepare(
             return Ok(None);
         }
     };
-    let ready = match open(filling, wanted).await {
-        Ok((sessions, route)) => match contents(filling).await {
-            Ok(contents) => Ok((sessions, route, contents)),
-            Err(reason) => Err(reason),
-        },
-        Err(reason) => Err(reason),
-    };
+    let ready = tokio::try_join!(open(filling, wanted), contents(filling));
     match ready {
-        Ok((sessions, route, contents)) => {
+        Ok(((sessions, route), contents)) => {
             filling.sink.emit(BackupEvent::Chosen {
                 message: format!(
                     "the rows go over {} sessions of pgstow's own, through {route}",
@@ -102,20 +109,15 @@ async fn open(filling: &Filling<'_>, wanted: u32) -> Result<(Vec<NativeSession>,
     };
     let settings =
         settings::of_session(toc, filling.work.target_major).map_err(|error| in_words(&error))?;
-    let route = filling
-        .executor
-        .native()
-        .await
-        .map_err(|none| none.to_string())?;
-    let mut sessions = Vec::new();
-    for number in 1..=wanted {
+    let route = filling.route.as_ref().map_err(String::clone)?;
+    let opening = (1..=wanted).map(async |number| {
         let name = format!("fill-{number}");
-        let opened = route.open(filling.destination.database, &name).await;
-        let mut session = opened.map_err(|error| error.in_words())?;
-        let set = session.batch(&settings).await;
-        set.map_err(|error| error.in_words())?;
-        sessions.push(session);
-    }
+        let mut session = route.open(filling.destination.database, &name).await?;
+        session.batch(&settings).await?;
+        Ok(session)
+    });
+    let opened = futures_util::future::try_join_all(opening).await;
+    let sessions = opened.map_err(|error: NativeError| error.in_words())?;
     Ok((sessions, route.route().to_string()))
 }
 
@@ -166,16 +168,46 @@ impl Filling<'_> {
         let jobs = u32::try_from(sessions.len()).unwrap_or(1);
         filled.sessions = jobs;
         filled.taken = self.rows(sessions, &lists).await?;
-        self.pass_of(&mut beside, rest, 1, &mut filled).await?;
-        let most = self.executor.settings().max_connections.saturating_sub(1);
-        let jobs = jobs.min(most).max(1);
-        self.pass_of(&mut beside, after, jobs, &mut filled).await?;
+        let most = self.executor.settings().max_connections;
+        let jobs = jobs.min(most.saturating_sub(1)).max(1);
+        // Sessions of pg_restore, and one of ours.
+        let (enough, stop) = (CancellationToken::new(), self.cancel.child_token());
+        let pays = after.is_some() && most > jobs + 1 && !self.brings_statistics();
+        let analyzing = async {
+            match pays {
+                true => analyze::beside(self.route, database, &enough, &stop).await,
+                false => BTreeSet::new(),
+            }
+        };
+        let passes = async {
+            let mut said = Filled::default();
+            let ended = async {
+                self.pass_of(&mut beside, rest, 1, &mut said).await?;
+                self.pass_of(&mut beside, after, jobs, &mut said).await
+            };
+            let ended = ended.await;
+            enough.cancel();
+            if ended.is_err() {
+                stop.cancel();
+            }
+            ended.map(|()| said.stderr)
+        };
+        let (analyzed, said) = tokio::join!(analyzing, passes);
+        filled.stderr.extend(said?);
+        filled.analyzed = analyzed;
         if let Some(early) = &self.work.decision.early {
             early::finish(self.executor, database, early)
                 .await
                 .map_err(|source| exec("telling the extensions that all rows are there", source))?;
         }
         Ok(filled)
+    }
+
+    /// Whether the archive holds statistics, which would be put over those that are gathered.
+    fn brings_statistics(&self) -> bool {
+        let toc = self.work.checked.toc.iter();
+        toc.flat_map(|toc| &toc.entries)
+            .any(|entry| entry.kind == "STATISTICS DATA")
     }
 
     fn sorted(&self, sessions: usize) -> Lists {
@@ -398,25 +430,38 @@ async fn move_rows(
     })
 }
 
-/// Makes the large objects that pg_restore was not asked to make.
+/// Makes the large objects that pg_restore was not asked to make, over all sessions.
 async fn make_objects(sessions: &mut [NativeSession], lists: &Lists) -> Result<(), BackupError> {
-    let Some(session) = sessions.first_mut() else {
-        return Ok(());
+    let batches = lists.make.iter();
+    let batches = batches.flat_map(|(owner, oids)| objects::making(owner.as_deref(), oids));
+    let batches = Mutex::new(batches);
+    let next = || {
+        batches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
     };
-    for (owner, oids) in &lists.make {
-        for making in objects::making(owner.as_deref(), oids) {
-            let failed = |source: NativeError| exec("making the large objects", source.into());
-            let answer = session.query(&making.sql).await.map_err(failed)?;
-            if number(&answer) != Some(making.objects) {
-                return Err(BackupError::ArchiveIncomplete {
-                    subject: "the large objects".to_owned(),
-                    problem: format!(
-                        "{} were to be made, and the server answers {answer:?}",
-                        making.objects
-                    ),
-                });
-            }
+    let making = sessions.iter_mut().map(async |session| {
+        while let Some(making) = next() {
+            make(session, &making).await?;
         }
-    }
+        Ok(())
+    });
+    futures_util::future::try_join_all(making).await?;
     Ok(())
+}
+
+async fn make(session: &mut NativeSession, making: &objects::Making) -> Result<(), BackupError> {
+    let failed = |source: NativeError| exec("making the large objects", source.into());
+    let answer = session.query(&making.sql).await.map_err(failed)?;
+    if number(&answer) == Some(making.objects) {
+        return Ok(());
+    }
+    Err(BackupError::ArchiveIncomplete {
+        subject: "the large objects".to_owned(),
+        problem: format!(
+            "{} were to be made, and the server answers {answer:?}",
+            making.objects
+        ),
+    })
 }
