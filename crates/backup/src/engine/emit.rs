@@ -181,6 +181,8 @@ pub(crate) async fn emit<'a>(
     let plan = &shared.plan;
     let custom = plan.format.kind == ArchiveKind::Custom;
     let mut emitted = Emitted::default();
+    // At once: what grows step by step leaves as much again in holes.
+    emitted.tables.reserve_exact(plan.data.len());
     let mut units = plan.units.iter().peekable();
     while let Some(unit) = units.peek() {
         let number = unit.entry;
@@ -297,7 +299,7 @@ impl Emitter<'_, '_, '_> {
         }
         let summary = writer.finish(&mut list);
         if !self.custom {
-            let name = file_name(entry)?.to_owned();
+            let name = file_name(entry)?;
             self.files.begin(Some(&name)).await?;
         }
         self.files.write(Bytes::from(list)).await?;
@@ -348,9 +350,9 @@ impl Emitter<'_, '_, '_> {
     }
 }
 
-fn file_name(entry: &archive::DumpData) -> Result<&str, Failure> {
-    let name = entry.file_name.as_deref().unwrap_or_default();
-    if name.contains('/') || storage::check_name(name).is_err() {
+fn file_name(entry: &archive::DumpData) -> Result<String, Failure> {
+    let name = entry.file_name();
+    if name.contains('/') || storage::check_name(&name).is_err() {
         return Err(Failure::Stock(format!("{name:?} is no name of a file")));
     }
     Ok(name)
