@@ -161,7 +161,9 @@ impl<'a> Attempt<'a> {
         alive.map_err(|error| leader_failed(target, &error))?;
         files.commit().await?;
         let Emitted { tables, objects } = emitted;
-        summary.tables = tables;
+        let plan = Arc::clone(&shared.plan);
+        drop(shared);
+        summary.tables = Arc::unwrap_or_clone(plan).tables(tables);
         summary.large_objects = objects.count;
         summary.large_object_bytes = objects.bytes;
         summary.large_object_fingerprint = objects.fingerprint;
