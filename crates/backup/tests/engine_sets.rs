@@ -5,11 +5,10 @@
 
 mod support;
 
-use std::process::Command;
-
 use backup::{DumpFormat, EngineChoice};
 use support::Home;
 use support::stock::{assert_same_script, attestation, back_up, options, put_archive, restores};
+use testkit::process::run;
 use testkit::sets::{Set, Sizes};
 use testkit::{PgContainer, schema};
 
@@ -72,12 +71,8 @@ fn ranges_read(log: &str, table: &str) -> usize {
 
 /// The server writes its log to standard error.
 fn log(container: &PgContainer) -> String {
-    let output = Command::new("docker")
-        .args(["logs", container.id()])
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stderr).unwrap()
+    let script = "exec docker logs \"$1\" 2>&1";
+    run("sh", &["-c", script, "logs", container.id()]).unwrap()
 }
 
 /// Both formats of one major.
