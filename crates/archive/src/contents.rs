@@ -9,7 +9,6 @@ use crate::{
     data::DataEntry,
     error::ArchiveError,
     header::{ArchiveKind, Header},
-    name::LastName,
     options::CheckOptions,
     primitives::ArchiveReader,
     summary::{ArchiveSummary, SequenceValue},
@@ -141,12 +140,11 @@ impl Contents {
         options: &CheckOptions<'_>,
     ) -> Result<Self, ArchiveError> {
         let mut entries = Vec::new();
-        let mut schema = LastName::default();
         let walked = walk(reader, Some(kind), options, &mut |_, part| {
             if let Part::Entry { entry, inherits } = part
                 && entry.has_data
             {
-                entries.push(DataEntry::of(*entry, inherits, &mut schema));
+                entries.push(DataEntry::of(*entry, inherits));
             }
             Ok(())
         })?;

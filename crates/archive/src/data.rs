@@ -4,7 +4,7 @@ use crate::{
     columns::order_of_columns,
     error::ArchiveError,
     fingerprint::{Fingerprint, ItemHasher},
-    name::{LastName, Name},
+    name::Name,
     options::Fingerprints,
     rows::RowCounter,
     summary::{ArchiveSummary, TableData},
@@ -30,21 +30,20 @@ pub(crate) struct DataEntry {
 
 /// What few entries have.
 struct More {
-    kind: Box<str>,
+    kind: Name,
     /// Of a table that inherits: the order of its columns' names.
     columns: Option<Vec<usize>>,
     file_name: Option<Box<str>>,
 }
 
 impl DataEntry {
-    /// `inherits` says whether the rows are those of a table that inherits; `schema` is that of the
-    /// entry before.
-    pub(crate) fn of(entry: TocEntry, inherits: bool, schema: &mut LastName) -> Self {
+    /// `inherits` says whether the rows are those of a table that inherits.
+    pub(crate) fn of(entry: TocEntry, inherits: bool) -> Self {
         let statement = entry.copy_statement.as_deref().filter(|_| inherits);
         let more = More {
             columns: statement.and_then(order_of_columns),
-            file_name: entry.file_name.map(String::into_boxed_str),
-            kind: entry.kind.into_boxed_str(),
+            file_name: entry.file_name,
+            kind: entry.kind,
         };
         let plain = &*more.kind == TABLE_DATA && more.columns.is_none() && more.file_name.is_none();
         Self {
@@ -54,8 +53,8 @@ impl DataEntry {
             copied: entry.copy_statement.is_some(),
             lossy: entry.lossy,
             position: entry.position,
-            schema: entry.schema.map(|name| schema.share(&name)),
-            name: entry.name.into(),
+            schema: entry.schema,
+            name: entry.name,
         }
     }
 

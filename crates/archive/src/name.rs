@@ -1,6 +1,7 @@
 //! Names that many entries share.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -107,6 +108,27 @@ impl LastName {
     }
 }
 
+/// Gives names out again that it has seen, for texts of which there are few: kinds, schemas, owners.
+#[derive(Debug, Default)]
+pub(crate) struct SharedNames(HashSet<Name>);
+
+/// Names that are remembered at most.
+const REMEMBERED: usize = 4096;
+
+impl SharedNames {
+    /// The name, shared with all others that are the same, unless there are too many to remember.
+    pub(crate) fn share(&mut self, text: &str) -> Name {
+        if let Some(name) = self.0.get(text) {
+            return name.clone();
+        }
+        let name = Name::from(text);
+        if self.0.len() < REMEMBERED {
+            self.0.insert(name.clone());
+        }
+        name
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +141,16 @@ mod tests {
         assert_eq!((&*first, &*other), ("a", "b"));
         assert!(first == "a" && first != other);
         assert_eq!(format!("{first} {first:?}"), "a \"a\"");
+    }
+
+    #[test]
+    fn names_that_are_seen_again_are_shared_within_bounds() {
+        let mut names = SharedNames::default();
+        let first = names.share("a");
+        for number in 0..2 * REMEMBERED {
+            assert_eq!(&*names.share(&number.to_string()), number.to_string());
+        }
+        assert!(Arc::ptr_eq(&first.0, &names.share("a").0));
+        assert_eq!(names.0.len(), REMEMBERED);
     }
 }

@@ -94,8 +94,8 @@ impl SequenceValue {
         let value = from_end.next()?.parse().ok()?;
         Some(Self {
             oid: entry.oid,
-            schema: entry.schema.clone().unwrap_or_default(),
-            name: entry.name.clone(),
+            schema: entry.schema.clone().unwrap_or_default().to_string(),
+            name: entry.name.to_string(),
             value,
             called,
             lossy: entry.lossy,

@@ -8,6 +8,7 @@ use std::io::Read;
 use crate::{
     error::ArchiveError,
     header::{ArchiveKind, Header, read_header},
+    name::{Name, SharedNames},
     primitives::ArchiveReader,
 };
 
@@ -78,31 +79,31 @@ pub struct TocEntry {
     /// Whether data belongs to the entry (rows, large objects).
     pub has_data: bool,
     /// Kind: `TABLE`, `TABLE DATA`, `ACL`, `BLOBS`, ….
-    pub kind: String,
+    pub kind: Name,
     /// Name of the object (for functions with arguments; for `ACL` and `COMMENT` with a word
     /// before it).
-    pub name: String,
+    pub name: Name,
     /// Schema.
-    pub schema: Option<String>,
+    pub schema: Option<Name>,
     /// Tablespace; empty for the database's default.
-    pub tablespace: Option<String>,
+    pub tablespace: Option<Name>,
     /// Table access method.
-    pub access_method: Option<String>,
+    pub access_method: Option<Name>,
     /// Owner.
-    pub owner: Option<String>,
+    pub owner: Option<Name>,
     /// Section.
     pub section: Section,
     /// Statement that makes the object, for the kinds that a preflight needs, and for exclusion
     /// constraints.
-    pub definition: Option<String>,
+    pub definition: Option<Box<str>>,
     /// `COPY … FROM stdin;`, where the rows are in COPY's text format.
-    pub copy_statement: Option<String>,
+    pub copy_statement: Option<Box<str>>,
     /// Entries that this one depends on.
-    pub dependencies: Vec<i32>,
+    pub dependencies: Box<[i32]>,
     /// Place of the data in a custom archive.
     pub position: DataPosition,
     /// Name of the data file in a directory or tar archive.
-    pub file_name: Option<String>,
+    pub file_name: Option<Box<str>>,
     /// Whether a text of this entry was not UTF-8.
     pub lossy: bool,
 }
@@ -146,6 +147,7 @@ pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
         }
         entries.push(entry);
     }
+    entries.shrink_to_fit();
     Ok(Toc {
         header: toc.header,
         entries,
@@ -162,13 +164,14 @@ fn keep_definition(kind: &str, name: &str) -> bool {
 impl TocEntry {
     /// Memory that the entry takes, roughly, in bytes.
     fn size(&self) -> u64 {
-        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let optional = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let name = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
         let texts = self.kind.len()
             + self.name.len()
-            + optional(&self.schema)
-            + optional(&self.tablespace)
-            + optional(&self.access_method)
-            + optional(&self.owner)
+            + name(&self.schema)
+            + name(&self.tablespace)
+            + name(&self.access_method)
+            + name(&self.owner)
             + optional(&self.definition)
             + optional(&self.copy_statement)
             + optional(&self.file_name);
@@ -216,6 +219,7 @@ pub(crate) struct TocReader {
     pub(crate) header: Header,
     left: i32,
     seen: HashSet<i32>,
+    names: SharedNames,
 }
 
 impl TocReader {
@@ -229,6 +233,7 @@ impl TocReader {
             header,
             left,
             seen: HashSet::new(),
+            names: SharedNames::default(),
         })
     }
 
@@ -245,6 +250,7 @@ impl TocReader {
         let minor = self.header.version.minor;
         let mut text = Texts {
             reader,
+            names: &mut self.names,
             lossy: false,
         };
         let dump_id = text.reader.int32("an entry's number")?;
@@ -264,7 +270,7 @@ impl TocReader {
         let table_oid = text.number("the table's oid of an entry")?;
         let oid = text.number("the oid of an entry")?;
         let name = text.name("the name of an entry")?.unwrap_or_default();
-        let kind = text.name("the kind of an entry")?.unwrap_or_default();
+        let kind = text.shared("the kind of an entry")?.unwrap_or_default();
         if kind.is_empty() {
             return Err(text.reader.damaged("an entry has no kind"));
         }
@@ -286,11 +292,11 @@ impl TocReader {
             .text("the COPY statement of an entry", DEFINITION_LIMIT)?
             .filter(|statement| !statement.is_empty());
         let schema = text
-            .name("the schema of an entry")?
+            .shared("the schema of an entry")?
             .filter(|schema| !schema.is_empty());
-        let tablespace = text.name("the tablespace of an entry")?;
+        let tablespace = text.shared("the tablespace of an entry")?;
         let access_method = if minor >= 14 {
-            text.name("the access method of an entry")?
+            text.shared("the access method of an entry")?
         } else {
             None
         };
@@ -298,7 +304,7 @@ impl TocReader {
             text.reader.int32("the relation kind of an entry")?;
         }
         let owner = text
-            .name("the owner of an entry")?
+            .shared("the owner of an entry")?
             .filter(|owner| !owner.is_empty());
         // Whether the table has oids: a relic of majors before 12.
         match text.name("the oid flag of an entry")?.as_deref() {
@@ -358,17 +364,17 @@ impl TocReader {
             oid,
             has_data,
             kind,
-            name,
+            name: name.into(),
             schema,
             tablespace,
             access_method,
             owner,
             section,
-            definition,
-            copy_statement,
-            dependencies,
+            definition: definition.map(String::into_boxed_str),
+            copy_statement: copy_statement.map(String::into_boxed_str),
+            dependencies: dependencies.into(),
             position,
-            file_name,
+            file_name: file_name.map(String::into_boxed_str),
             lossy,
         }))
     }
@@ -377,6 +383,7 @@ impl TocReader {
 /// Reads texts and remembers whether one was not UTF-8.
 struct Texts<'a, R> {
     reader: &'a mut ArchiveReader<R>,
+    names: &'a mut SharedNames,
     lossy: bool,
 }
 
@@ -392,6 +399,12 @@ impl<R: Read> Texts<'_, R> {
 
     fn name(&mut self, inside: &str) -> Result<Option<String>, ArchiveError> {
         self.text(inside, NAME_LIMIT)
+    }
+
+    /// A name that many entries have.
+    fn shared(&mut self, inside: &str) -> Result<Option<Name>, ArchiveError> {
+        let name = self.name(inside)?;
+        Ok(name.map(|name| self.names.share(&name)))
     }
 
     /// An unsigned number written as text.

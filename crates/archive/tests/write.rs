@@ -276,7 +276,7 @@ fn rows_that_are_no_rows_are_refused() {
     }
     let mut other = entry;
     other.kind = DumpDataKind::Other {
-        kind: "TABLE DATA".to_owned(),
+        kind: "TABLE DATA".into(),
     };
     assert!(UnitEncoder::new(plain(), &other, true).is_err());
 }

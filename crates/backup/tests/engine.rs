@@ -4,13 +4,10 @@
 
 mod support;
 
-use std::path::PathBuf;
-
-use backup::{BackupId, BackupOptions, BackupReport, Clock, DumpFormat, EngineChoice, VerifyLevel};
+use backup::{BackupReport, DumpFormat, EngineChoice};
 use support::Home;
-use support::real::{Login, in_container};
-use testkit::{PgContainer, process::docker, schema};
-use tokio_util::sync::CancellationToken;
+use support::stock::{assert_same_script, attestation, back_up, options, put_archive, restores};
+use testkit::{PgContainer, schema};
 
 /// Tables of every shape that matters to whoever moves rows; `wide` and `split` are cut into
 /// ranges where the server can.
@@ -56,78 +53,6 @@ select lo_from_bytea(0, decode(repeat('ab', 1048576), 'hex'));
 do $$ declare o oid; begin o := lo_create(0); perform lo_put(o, 5000000, 'end'); end $$;
 "#;
 
-fn options(format: DumpFormat, engine: EngineChoice) -> BackupOptions {
-    BackupOptions {
-        databases: vec!["shop".to_owned()],
-        format,
-        engine,
-        jobs: Some(2),
-        verify: VerifyLevel::Read,
-        ..BackupOptions::default()
-    }
-}
-
-async fn back_up(home: &Home, container: &PgContainer, options: &BackupOptions) -> BackupReport {
-    let id = BackupId::new(home.clock.now());
-    let executor = in_container(container, &id, &Login::default()).await;
-    let cancel = CancellationToken::new();
-    backup::back_up(&home.repo, &executor, id, options, &home.events, &cancel)
-        .await
-        .unwrap_or_else(|error| panic!("{error:?}\n{}", home.events.text()))
-}
-
-/// The archive of the only database.
-fn archive_of(home: &Home, report: &BackupReport) -> PathBuf {
-    let dir = home.backups().join(report.manifest.id.as_str());
-    let name = &report.manifest.databases[0].archive.files[0].name;
-    dir.join(name.split('/').next().unwrap())
-}
-
-/// Puts an archive into the container.
-fn put(container: &PgContainer, path: &std::path::Path, name: &str) -> String {
-    let inside = format!("/tmp/{name}");
-    container.exec(&["rm", "-rf", &inside]).unwrap();
-    let to = format!("{}:{inside}", container.id());
-    docker(&["cp", path.to_str().unwrap(), &to]).unwrap();
-    inside
-}
-
-/// What stock pg_restore makes of an archive, as text.
-fn script(container: &PgContainer, inside: &str) -> Vec<String> {
-    let text = container.exec(&["pg_restore", "-f", "-", inside]).unwrap();
-    text.lines()
-        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn assert_equal(ours: &[String], stock: &[String], what: &str) {
-    let different = ours.iter().zip(stock).position(|(a, b)| a != b);
-    if let Some(at) = different {
-        let from = at.saturating_sub(3);
-        panic!(
-            "{what}: line {at} differs:\n{:#?}\nstock:\n{:#?}",
-            &ours[from..(at + 2).min(ours.len())],
-            &stock[from..(at + 2).min(stock.len())]
-        );
-    }
-    assert_eq!(ours.len(), stock.len(), "{what}");
-}
-
-/// Restores with stock pg_restore and compares with the source.
-fn restores(container: &PgContainer, inside: &str, jobs: Option<&str>, into: &str) {
-    let create = format!("create database {into} template template0");
-    container.psql("postgres", &create).unwrap();
-    let mut argv = vec!["pg_restore", "-U", "postgres", "-d", into, "-e"];
-    argv.extend(jobs);
-    argv.push(inside);
-    container.exec(&argv).unwrap();
-    assert_eq!(
-        schema::fingerprint(container, into).unwrap(),
-        schema::fingerprint(container, "shop").unwrap()
-    );
-}
-
 /// Both formats of one major: text of pg_restore, restored databases, counts and fingerprints.
 async fn equals_stock(major: u32) {
     let container = PgContainer::start(major).unwrap();
@@ -147,24 +72,15 @@ async fn equals_stock(major: u32) {
         let compression = if major < 16 { "gzip:1" } else { "zstd:1-3" };
         assert_eq!(archive.compression, compression);
 
-        let mine = put(&container, &archive_of(&home, &ours), "ours");
-        let theirs = put(&container, &archive_of(&home, &stock), "stock");
+        let mine = put_archive(&container, &home, &ours, "ours");
+        let theirs = put_archive(&container, &home, &stock, "stock");
         let what = format!("major {major}, {format:?}");
-        assert_equal(
-            &script(&container, &mine),
-            &script(&container, &theirs),
-            &what,
-        );
+        assert_same_script(&container, &mine, &theirs, &what);
         let into = format!("{format:?}").to_lowercase();
         restores(&container, &mine, None, &format!("{into}_1"));
         restores(&container, &mine, Some("-j3"), &format!("{into}_2"));
 
         // What is attested is what stock's archive was found to hold.
-        let attestation = |report: &BackupReport| {
-            let mut attestation = report.manifest.databases[0].attestation.clone().unwrap();
-            attestation.seconds = 0.0;
-            attestation
-        };
         let (ours, stock) = (attestation(&ours), attestation(&stock));
         assert!(ours.missing.is_empty(), "{what}: {:?}", ours.missing);
         assert_eq!(ours.tables, stock.tables, "{what}");
@@ -322,20 +238,10 @@ async fn random_schemas_are_archived_as_by_pg_dump() {
                 let ours =
                     back_up(&home, &container, &options(format, EngineChoice::Parallel)).await;
                 let stock = back_up(&home, &container, &options(format, EngineChoice::Stock)).await;
-                let mine = put(&container, &archive_of(&home, &ours), "ours");
-                let theirs = put(&container, &archive_of(&home, &stock), "stock");
-                assert_equal(
-                    &script(&container, &mine),
-                    &script(&container, &theirs),
-                    &what,
-                );
-                let tables = |report: &BackupReport| {
-                    report.manifest.databases[0]
-                        .attestation
-                        .clone()
-                        .unwrap()
-                        .tables
-                };
+                let mine = put_archive(&container, &home, &ours, "ours");
+                let theirs = put_archive(&container, &home, &stock, "stock");
+                assert_same_script(&container, &mine, &theirs, &what);
+                let tables = |report: &BackupReport| attestation(report).tables;
                 assert_eq!(tables(&ours), tables(&stock), "{what}");
             }
         }

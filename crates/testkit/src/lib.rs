@@ -11,6 +11,7 @@ pub mod images;
 pub mod process;
 pub mod proxy;
 pub mod schema;
+pub mod sets;
 pub mod tls;
 
 pub use cli::{Cli, Run};

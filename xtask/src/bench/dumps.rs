@@ -1,13 +1,14 @@
 //! Dumps in turn, each output restored once by a stock program and compared; and the bound that no
 //! dump can pass.
 
+use testkit::sets::Set;
+
 use super::contenders::{Bench, Output};
 use super::cpu::Reading;
 use super::measure::{self, Cost};
 use super::options::Options;
 use super::report::{Row, table};
 use super::rig::DATABASE;
-use super::sets::Set;
 
 /// Database that outputs are restored into.
 const COPY: &str = "check_copy";

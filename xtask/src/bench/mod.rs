@@ -12,7 +12,6 @@ mod report;
 mod restores;
 mod rig;
 mod run;
-mod sets;
 mod writing;
 
 pub(crate) use reading::run as run_reading;

@@ -1,6 +1,6 @@
 //! Arguments of the bench.
 
-use super::sets::Set;
+use testkit::sets::{Set, Sizes};
 
 const USAGE: &str = "cargo xtask bench [--quick] [--no-build] [--majors 15,17] \
 [--sets pgbench,big,many,toast,blobs,random,empty] [--rounds N] [--size-mb N] [--tables N] \
@@ -28,19 +28,6 @@ pub(crate) struct Options {
     pub(crate) parts: Vec<Part>,
     /// Only contenders whose name holds one of these words; all when empty.
     pub(crate) contenders: Vec<String>,
-}
-
-/// How large the sets are.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sizes {
-    /// MB of rows on the server, where a set has them.
-    pub(crate) megabytes: u64,
-    /// Small tables.
-    pub(crate) tables: u64,
-    /// Large objects, 4 kB each.
-    pub(crate) objects: u64,
-    /// Tables without rows.
-    pub(crate) empty_tables: u64,
 }
 
 impl Options {

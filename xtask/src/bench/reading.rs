@@ -7,9 +7,9 @@ use std::process::Command;
 
 use archive::{ArchiveSummary, CheckOptions, Fingerprints, check_custom};
 
-use super::options::Sizes;
+use testkit::sets::{Set, Sizes};
+
 use super::rig::{DATABASE, Rig};
-use super::sets::Set;
 
 const USAGE: &str = "cargo xtask bench-read [--size-mb N]";
 /// The newest major whose pg_dump knows every compression.

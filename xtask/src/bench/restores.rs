@@ -4,13 +4,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use testkit::sets::Set;
+
 use super::contenders::{Bench, INSIDE, newest_archive};
 use super::dumps::KEPT;
 use super::measure;
 use super::options::{Options, Part};
 use super::report::{Row, table};
 use super::rig::DATABASE;
-use super::sets::Set;
 
 /// Database that is restored.
 const COPY: &str = "copy";

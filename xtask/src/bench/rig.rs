@@ -5,9 +5,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use testkit::sets::{Set, Sizes};
+
 use super::cpu::of_control_group;
-use super::options::Sizes;
-use super::sets::Set;
 
 /// Name of the database that is backed up.
 pub(crate) const DATABASE: &str = "bench";
@@ -70,7 +70,7 @@ impl Rig {
                 .psql(DATABASE, &format!("set synchronous_commit = off; {sql}"))
                 .map(drop)?,
             None => {
-                let scale = super::sets::scale(sizes).to_string();
+                let scale = sizes.pgbench_scale().to_string();
                 let pgbench = ["exec", &self.name, "pgbench", "-U", "postgres", "-i", "-q"];
                 docker(&[&pgbench[..], &["-s", &scale, DATABASE]].concat()).map(drop)?;
             }

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
+use testkit::sets::Set;
+
 use super::contenders::Bench;
 use super::options::{Options, Part};
 use super::rig::{DATABASE, Rig};
-use super::sets::Set;
 
 /// Runs the bench and prints its tables.
 ///

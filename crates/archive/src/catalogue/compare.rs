@@ -111,10 +111,10 @@ mod tests {
 
     fn object(name: &str, owner: &str, strict: u128, loose: u128) -> CatalogueObject {
         CatalogueObject {
-            kind: "TABLE".to_owned(),
-            schema: Some("s".to_owned()),
-            name: name.to_owned(),
-            owner: Some(owner.to_owned()),
+            kind: "TABLE".into(),
+            schema: Some("s".into()),
+            name: name.into(),
+            owner: Some(owner.into()),
             strict,
             loose,
         }

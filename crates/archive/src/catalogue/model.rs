@@ -5,6 +5,7 @@ use std::io::Read;
 use crate::{
     error::ArchiveError,
     fingerprint::{Fingerprint, ItemHasher},
+    name::Name,
     options::CatalogueDetail,
     primitives::ArchiveReader,
     toc::{TOC_LIMIT, TocEntry, TocReader},
@@ -42,13 +43,13 @@ pub struct Catalogue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueObject {
     /// Kind, as [`TocEntry::kind`].
-    pub kind: String,
+    pub kind: Name,
     /// Schema.
-    pub schema: Option<String>,
+    pub schema: Option<Name>,
     /// Name, as [`TocEntry::name`].
-    pub name: String,
+    pub name: Name,
     /// Owner.
-    pub owner: Option<String>,
+    pub owner: Option<Name>,
     /// Hash of all that pg_dump wrote of it: kind, schema, name, owner, tablespace, access
     /// method, definition.
     pub strict: u128,
@@ -116,7 +117,7 @@ impl CatalogueObject {
     }
 
     fn size(&self) -> u64 {
-        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let optional = |text: &Option<Name>| text.as_ref().map_or(0, |name| name.len());
         let texts =
             self.kind.len() + self.name.len() + optional(&self.schema) + optional(&self.owner);
         (size_of::<Self>() + texts) as u64

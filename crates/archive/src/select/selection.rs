@@ -74,8 +74,9 @@ pub fn select(toc: &Toc, selection: &Selection) -> Selected {
         selected.ids.insert(id);
         selected.order.push(id);
         if entry.kind == "TABLE DATA" {
-            let schema = entry.schema.clone().unwrap_or_default();
-            selected.tables.push((schema, entry.name.clone()));
+            let schema = entry.schema.as_deref().unwrap_or_default();
+            let table = (schema.to_owned(), entry.name.to_string());
+            selected.tables.push(table);
         }
     }
     selected
@@ -244,7 +245,7 @@ fn is_part_of(entry: &TocEntry, relation: &TocEntry) -> bool {
             entry.schema == relation.schema
                 && entry
                     .name
-                    .strip_prefix(&relation.name)
+                    .strip_prefix(relation.name.as_str())
                     .is_some_and(|rest| rest.starts_with(' '))
         }
         "TABLE ATTACH" => entry.schema == relation.schema && entry.name == relation.name,

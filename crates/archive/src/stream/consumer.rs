@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{error::ArchiveError, toc::TocEntry};
+use crate::{error::ArchiveError, name::Name, toc::TocEntry};
 
 /// An entry with a table's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,11 +12,11 @@ pub struct RowsEntry {
     /// Oid of the table in the source.
     pub oid: u32,
     /// Schema; empty for what has none.
-    pub schema: String,
+    pub schema: Name,
     /// Name of the table.
-    pub name: String,
+    pub name: Name,
     /// `COPY s.t (a, b) FROM stdin;` and a line break.
-    pub copy_statement: String,
+    pub copy_statement: Box<str>,
     /// Whether a text here may be wrong: it is not UTF-8, or not ASCII in an archive whose
     /// encoding is another.
     pub lossy: bool,
@@ -42,7 +42,7 @@ impl RowsEntry {
 
     /// Notes that the archive's encoding is not UTF-8.
     pub(crate) fn not_utf8(&mut self) {
-        let texts = [&self.schema, &self.name, &self.copy_statement];
+        let texts = [&*self.schema, &*self.name, &*self.copy_statement];
         self.lossy |= !texts.iter().all(|text| text.is_ascii());
     }
 }

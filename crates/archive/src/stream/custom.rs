@@ -9,7 +9,6 @@ use crate::{
     data::DataEntry,
     error::ArchiveError,
     header::ArchiveKind,
-    name::LastName,
     options::CheckOptions,
     primitives::ArchiveReader,
     stream::{
@@ -32,7 +31,6 @@ pub fn stream_custom(
     consumer: &mut dyn DataConsumer,
 ) -> Result<(), ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the archive");
-    let mut schema = LastName::default();
     let mut entries = Vec::new();
     let mut rows: HashMap<i32, RowsEntry> = HashMap::new();
     let mut large_objects = HashSet::new();
@@ -52,7 +50,7 @@ pub fn stream_custom(
                         rows.insert(entry.dump_id, RowsEntry::of(&entry)?);
                     }
                 }
-                entries.push(DataEntry::of(*entry, inherits, &mut schema));
+                entries.push(DataEntry::of(*entry, inherits));
             }
             Ok(())
         },

@@ -56,7 +56,7 @@ pub fn read_directory_entries(
                 && entry.has_data
                 && wanted(entry.dump_id)
             {
-                let name = entry.file_name.clone().unwrap_or_default();
+                let name = entry.file_name.as_deref().unwrap_or_default().to_owned();
                 check_file_name(&name)?;
                 entries.push(if entry.kind == "BLOBS" {
                     DirectoryEntry::LargeObjects {

@@ -145,9 +145,9 @@ mod tests {
             let entry = RowsEntry {
                 dump_id: 1,
                 oid: 2,
-                schema: "s".to_owned(),
-                name: "t".to_owned(),
-                copy_statement: String::new(),
+                schema: "s".into(),
+                name: "t".into(),
+                copy_statement: "".into(),
                 lossy: false,
             };
             let mut taken = Taken::default();

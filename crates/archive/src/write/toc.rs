@@ -8,7 +8,7 @@ use crate::{
     contents::{Part, walk},
     error::ArchiveError,
     header::{ArchiveKind, ArchiveVersion, Compression, Header},
-    name::{LastName, Name},
+    name::Name,
     options::CheckOptions,
     primitives::ArchiveReader,
     summary::ArchiveSummary,
@@ -52,13 +52,11 @@ pub struct DumpData {
     pub schema: Name,
     /// Name of the table.
     pub name: Name,
-    /// For directories: name of the data file or of the list of large objects, as the table of
-    /// contents names it. The data file itself has [`WriteFormat::file_suffix`] behind it, the list
-    /// never.
-    pub file_name: Option<Box<str>>,
     /// Whether a text here may be wrong: it is not UTF-8, or not ASCII in an archive whose
     /// encoding is another.
     pub lossy: bool,
+    /// Whether large objects of several entries are listed in files of their own, as since 17.
+    lists: bool,
     /// Of a table that inherits: the order of its columns' names.
     pub(crate) columns: Option<Box<[usize]>>,
 }
@@ -69,17 +67,17 @@ pub enum DumpDataKind {
     /// A table's rows in COPY's text format.
     Rows {
         /// `COPY s.t (a, b) FROM stdin;` and a line break.
-        copy_statement: String,
+        copy_statement: Box<str>,
     },
     /// Large objects.
     LargeObjects {
         /// Those of this entry, in the order of the table of contents, which names every one.
-        oids: Vec<u32>,
+        oids: Box<[u32]>,
     },
     /// Something else: INSERT statements.
     Other {
         /// Kind of the entry.
-        kind: String,
+        kind: Name,
     },
 }
 
@@ -110,7 +108,6 @@ pub fn copy_toc(
     let mut header = None;
     let mut data = Vec::new();
     let mut large_objects = LargeObjectOids::default();
-    let mut schemas = LastName::default();
     let walked = walk(
         &mut reader,
         Some(ArchiveKind::Custom),
@@ -131,24 +128,26 @@ pub fn copy_toc(
                 writer.header(reader.take_copied(), read.version)
             }
             Part::Entry { entry, inherits } => {
-                let minor = header.as_ref().map_or(0, |header| header.version.minor);
-                let file_name = file_name(&entry, minor).filter(|_| !format.custom());
+                large_objects.take(&entry);
+                let entry = entry.has_data.then(|| {
+                    let oids = large_objects.of(&entry);
+                    let minor = header.as_ref().map_or(0, |header| header.version.minor);
+                    DumpData::of(*entry, inherits, minor >= 16, oids)
+                });
+                let file_name = entry.as_ref().filter(|_| !format.custom());
+                let file_name = file_name.map(DumpData::file_name);
                 writer.entry(
                     reader.take_copied(),
                     reader.off_size(),
                     file_name.as_deref(),
                 )?;
-                large_objects.take(&entry);
-                if entry.has_data {
-                    let oids = large_objects.of(&entry);
-                    let schema = schemas.share(entry.schema.as_deref().unwrap_or_default());
-                    data.push(DumpData::of(*entry, inherits, schema, file_name, oids));
-                }
+                data.extend(entry);
                 Ok(())
             }
         },
     )?;
     writer.flush()?;
+    data.shrink_to_fit();
     let bytes = writer.bytes;
     let mut summary = walked.summary;
     if let Some(header) = header {
@@ -166,25 +165,8 @@ pub fn copy_toc(
     })
 }
 
-/// The name that pg_dump gives the file of an entry with data in a directory archive.
-fn file_name(entry: &TocEntry, minor: u8) -> Option<String> {
-    let name = match entry.kind.as_str() {
-        // Several lists since 17.
-        "BLOBS" if minor >= 16 => format!("blobs_{}.toc", entry.dump_id),
-        "BLOBS" => "blobs.toc".to_owned(),
-        _ => format!("{}.dat", entry.dump_id),
-    };
-    entry.has_data.then_some(name)
-}
-
 impl DumpData {
-    fn of(
-        entry: TocEntry,
-        inherits: bool,
-        schema: Name,
-        file_name: Option<String>,
-        oids: Vec<u32>,
-    ) -> Self {
+    fn of(entry: TocEntry, inherits: bool, lists: bool, oids: Vec<u32>) -> Self {
         let statement = entry.copy_statement.as_deref().filter(|_| inherits);
         Self {
             columns: statement
@@ -193,20 +175,36 @@ impl DumpData {
             dump_id: entry.dump_id,
             oid: entry.oid,
             kind: match (entry.kind.as_str(), entry.copy_statement) {
-                ("BLOBS", _) => DumpDataKind::LargeObjects { oids },
-                ("TABLE DATA", Some(copy_statement)) => DumpDataKind::Rows { copy_statement },
+                ("BLOBS", _) => DumpDataKind::LargeObjects { oids: oids.into() },
+                ("TABLE DATA", Some(statement)) => DumpDataKind::Rows {
+                    copy_statement: statement,
+                },
                 _ => DumpDataKind::Other { kind: entry.kind },
             },
-            schema,
-            name: entry.name.into(),
-            file_name: file_name.map(String::into_boxed_str),
+            schema: entry.schema.unwrap_or_default(),
+            name: entry.name,
             lossy: entry.lossy,
+            lists,
+        }
+    }
+
+    /// In a directory archive: name of the data file or of the list of large objects, as pg_dump
+    /// names it and the table of contents tells it. The data file itself has
+    /// [`WriteFormat::file_suffix`] behind it, the list never.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        match &self.kind {
+            DumpDataKind::LargeObjects { .. } if self.lists => {
+                format!("blobs_{}.toc", self.dump_id)
+            }
+            DumpDataKind::LargeObjects { .. } => "blobs.toc".to_owned(),
+            _ => format!("{}.dat", self.dump_id),
         }
     }
 
     fn not_utf8(&mut self) {
         let statement = match &self.kind {
-            DumpDataKind::Rows { copy_statement } => copy_statement.as_str(),
+            DumpDataKind::Rows { copy_statement } => &**copy_statement,
             DumpDataKind::LargeObjects { .. } | DumpDataKind::Other { .. } => "",
         };
         let texts = [self.schema.as_str(), self.name.as_str(), statement];

@@ -59,7 +59,7 @@ pub fn toc_without_data(
                 let position = if custom {
                     1 + reader.off_size()
                 } else {
-                    INT + entry.file_name.as_ref().map_or(0, String::len)
+                    INT + entry.file_name.as_ref().map_or(0, |name| name.len())
                 };
                 bytes.truncate(bytes.len() - position);
                 bytes[HAS_DATA_AT] = 0;

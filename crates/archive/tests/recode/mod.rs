@@ -159,7 +159,7 @@ pub(crate) fn recode(stock: &[u8], format: WriteFormat, cuts: &Cuts) -> Recoded 
                 let (now, rest) = objects.split_at(oids.len());
                 objects = rest;
                 let mut listed: Vec<_> = now.iter().map(|(oid, _)| *oid).collect();
-                let mut named = oids.clone();
+                let mut named = oids.to_vec();
                 listed.sort_unstable();
                 named.sort_unstable();
                 assert_eq!(listed, named);
@@ -173,16 +173,18 @@ pub(crate) fn recode(stock: &[u8], format: WriteFormat, cuts: &Cuts) -> Recoded 
 }
 
 impl Recoded {
+    fn custom(&self) -> bool {
+        self.format.kind == ArchiveKind::Custom
+    }
+
     fn file(&mut self, name: Option<String>) -> &mut Vec<u8> {
         let name = name.unwrap_or_else(|| ARCHIVE.to_owned());
         self.files.entry(name).or_default()
     }
 
     fn rows(&mut self, entry: &DumpData, rows: &[u8], cuts: &mut Cuts) {
-        let name = entry
-            .file_name
-            .as_ref()
-            .map(|name| format!("{name}{}", self.format.file_suffix()));
+        let name = format!("{}{}", entry.file_name(), self.format.file_suffix());
+        let name = (!self.custom()).then_some(name);
         let mut bytes = Vec::new();
         let mut writer = EntryWriter::begin(self.format, entry, &mut bytes).unwrap();
         let mut rest = rows;
@@ -204,7 +206,7 @@ impl Recoded {
     fn objects(&mut self, entry: &DumpData, objects: &[(u32, Vec<u8>)], cuts: &mut Cuts) {
         let mut frame = Vec::new();
         let mut writer = LargeObjectsWriter::begin(self.format, entry, &mut frame).unwrap();
-        let custom = entry.file_name.is_none();
+        let custom = self.custom();
         for batch in objects.chunks(2) {
             let mut encoder = LargeObjectEncoder::new(self.format, true).unwrap();
             for (oid, content) in batch {
@@ -228,8 +230,8 @@ impl Recoded {
             writer.add(&encoder.finish());
         }
         self.large_objects.merge(&writer.finish(&mut frame));
-        self.file(entry.file_name.as_deref().map(str::to_owned))
-            .extend(frame);
+        let name = (!custom).then(|| entry.file_name());
+        self.file(name).extend(frame);
     }
 
     /// What the reader finds in it.

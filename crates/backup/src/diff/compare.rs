@@ -128,10 +128,10 @@ mod tests {
 
     fn object(name: &str, definition: u128) -> CatalogueObject {
         CatalogueObject {
-            kind: "VIEW".to_owned(),
-            schema: Some("s".to_owned()),
-            name: name.to_owned(),
-            owner: Some("o".to_owned()),
+            kind: "VIEW".into(),
+            schema: Some("s".into()),
+            name: name.into(),
+            owner: Some("o".into()),
             strict: definition,
             loose: definition,
         }

@@ -170,7 +170,9 @@ impl<'a> Attempt<'a> {
         let read = files.read_along().await?;
         files.commit().await?;
         let Emitted { tables, objects } = emitted;
-        summary.tables = tables;
+        let plan = Arc::clone(&shared.plan);
+        drop(shared);
+        summary.tables = Arc::unwrap_or_clone(plan).tables(tables);
         summary.large_objects = objects.count;
         summary.large_object_bytes = objects.bytes;
         summary.large_object_fingerprint = objects.fingerprint;

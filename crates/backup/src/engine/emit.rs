@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use archive::{ArchiveKind, EntryWriter, LargeObjectsSummary, LargeObjectsWriter, TableData};
+use archive::{
+    ArchiveKind, DumpData, EntryWriter, Fingerprint, LargeObjectsSummary, LargeObjectsWriter,
+    TableData,
+};
 use bytes::Bytes;
 use dbexec::PgExecutor;
 use tokio_util::sync::CancellationToken;
@@ -190,10 +193,35 @@ impl<'a> Files<'a> {
     }
 }
 
+/// What came of the rows of an entry. As little as can be: it is held for each of 100,000 tables
+/// beside the plan, which knows the rest.
+pub(crate) struct Moved {
+    bytes: u64,
+    rows: u64,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl Moved {
+    /// The same with what the plan knows of the entry.
+    pub(crate) fn of(self, entry: DumpData) -> TableData {
+        TableData {
+            dump_id: entry.dump_id,
+            oid: entry.oid,
+            schema: entry.schema,
+            name: entry.name,
+            bytes: self.bytes,
+            rows: Some(self.rows),
+            fingerprint: self.fingerprint,
+            lossy: entry.lossy,
+        }
+    }
+}
+
 /// What the data of an archive were found to be.
 #[derive(Default)]
 pub(crate) struct Emitted {
-    pub(crate) tables: Vec<TableData>,
+    /// Of each entry with rows, in the order of the plan.
+    pub(crate) tables: Vec<Moved>,
     pub(crate) objects: LargeObjectsSummary,
 }
 
@@ -208,6 +236,8 @@ pub(crate) async fn emit<'a>(
     let plan = &shared.plan;
     let custom = plan.format.kind == ArchiveKind::Custom;
     let mut emitted = Emitted::default();
+    // At once: what grows step by step leaves as much again in holes.
+    emitted.tables.reserve_exact(plan.data.len());
     let mut units = plan.units.iter().peekable();
     while let Some(unit) = units.peek() {
         let number = unit.entry;
@@ -225,7 +255,12 @@ pub(crate) async fn emit<'a>(
             let written = emitter.objects(entry, count).await?;
             emitted.objects.merge(&written);
         } else {
-            emitted.tables.push(emitter.rows(entry, count).await?);
+            let table = emitter.rows(entry, count).await?;
+            emitted.tables.push(Moved {
+                bytes: table.bytes,
+                rows: table.rows.unwrap_or(0),
+                fingerprint: table.fingerprint,
+            });
         }
     }
     shared.board.done();
@@ -246,11 +281,7 @@ fn archived(error: &archive::ArchiveError) -> Failure {
 
 impl Emitter<'_, '_, '_> {
     /// Writes an entry of rows. The server's count of each unit has to be that of what came.
-    async fn rows(
-        &mut self,
-        entry: &archive::DumpData,
-        units: usize,
-    ) -> Result<TableData, Failure> {
+    async fn rows(&mut self, entry: &DumpData, units: usize) -> Result<TableData, Failure> {
         let format = self.shared.plan.format;
         if !self.custom {
             let name = file_name(entry)?;
@@ -288,7 +319,7 @@ impl Emitter<'_, '_, '_> {
     /// Writes an entry of large objects.
     async fn objects(
         &mut self,
-        entry: &archive::DumpData,
+        entry: &DumpData,
         units: usize,
     ) -> Result<LargeObjectsSummary, Failure> {
         let format = self.shared.plan.format;
@@ -324,7 +355,7 @@ impl Emitter<'_, '_, '_> {
         }
         let summary = writer.finish(&mut list);
         if !self.custom {
-            let name = file_name(entry)?.to_owned();
+            let name = file_name(entry)?;
             self.files.begin(Some(&name)).await?;
         }
         self.files.write(Bytes::from(list)).await?;
@@ -375,9 +406,9 @@ impl Emitter<'_, '_, '_> {
     }
 }
 
-fn file_name(entry: &archive::DumpData) -> Result<&str, Failure> {
-    let name = entry.file_name.as_deref().unwrap_or_default();
-    if name.contains('/') || storage::check_name(name).is_err() {
+fn file_name(entry: &DumpData) -> Result<String, Failure> {
+    let name = entry.file_name();
+    if name.contains('/') || storage::check_name(&name).is_err() {
         return Err(Failure::Stock(format!("{name:?} is no name of a file")));
     }
     Ok(name)

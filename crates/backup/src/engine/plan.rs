@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use archive::{DumpData, DumpDataKind, WriteFormat};
+use archive::{DumpData, DumpDataKind, TableData, WriteFormat};
 
+use super::emit::Moved;
 use super::facts::TableFacts;
 use super::objects;
 use super::split::{Range, ranges};
@@ -30,6 +31,7 @@ pub(crate) enum What {
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) format: WriteFormat,
     pub(crate) data: Vec<DumpData>,
@@ -98,6 +100,14 @@ impl Plan {
             wanted,
             conditions,
         }
+    }
+
+    /// The rows of each table, from what came of them.
+    pub(crate) fn tables(self, moved: Vec<Moved>) -> Vec<TableData> {
+        let objects = |entry: &DumpData| matches!(entry.kind, DumpDataKind::LargeObjects { .. });
+        let entries = self.data.into_iter().filter(|entry| !objects(entry));
+        let tables = entries.zip(moved).map(|(entry, moved)| moved.of(entry));
+        tables.collect()
     }
 
     /// The entry of a unit.

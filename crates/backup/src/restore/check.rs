@@ -115,18 +115,17 @@ async fn read<T: Send + 'static>(
 /// # Errors
 /// As [`check`].
 pub(crate) async fn check_stored(source: &Source) -> Result<Option<Checked>, BackupError> {
-    let attestation = match &source.backup {
-        Some(backup) => backup.1.attestation.clone(),
-        None => None,
+    let (Some(backup), SourceFormat::Custom | SourceFormat::Directory) =
+        (source.backup.clone(), source.format)
+    else {
+        return Ok(None);
     };
-    match (attestation, source.format) {
-        (Some(attestation), SourceFormat::Custom | SourceFormat::Directory) => {
-            let format = source.format;
-            let work = move |files: &Files| files.stored(format, &attestation);
-            read(source, work).await
-        }
-        _ => Ok(None),
-    }
+    let format = source.format;
+    let work = move |files: &Files| match &backup.1.attestation {
+        Some(attestation) => files.stored(format, attestation),
+        None => Ok(None),
+    };
+    read(source, work).await
 }
 
 type Seen = Arc<Mutex<BTreeMap<String, Fingerprint>>>;
@@ -344,8 +343,8 @@ fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64
         tables.push(TableData {
             dump_id: entry.dump_id,
             oid: entry.oid,
-            schema: entry.schema.clone().unwrap_or_default().into(),
-            name: entry.name.clone().into(),
+            schema: entry.schema.clone().unwrap_or_default(),
+            name: entry.name.clone(),
             bytes: table.bytes?,
             rows: Some(table.rows),
             fingerprint: None,

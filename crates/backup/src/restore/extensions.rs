@@ -65,17 +65,17 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
         .iter()
         .filter(|entry| entry.kind == "EXTENSION" && !decision.left_out.contains(&entry.dump_id));
     for entry in entries {
-        let Some(available) = inputs.target.extensions.get(&entry.name) else {
-            missing.push(match recorded.get(&entry.name) {
+        let Some(available) = inputs.target.extensions.get(entry.name.as_str()) else {
+            missing.push(match recorded.get(entry.name.as_str()) {
                 Some(version) => format!("{} {version}", entry.name),
-                None => entry.name.clone(),
+                None => entry.name.to_string(),
             });
             continue;
         };
         if !available.may_create {
-            forbidden.push(entry.name.clone());
+            forbidden.push(entry.name.to_string());
         }
-        let version = recorded.get(&entry.name);
+        let version = recorded.get(entry.name.as_str());
         let exact = version.filter(|version| available.versions.contains(version));
         let timescaledb = entry.name == TIMESCALEDB;
         match (version, exact) {
@@ -114,7 +114,9 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
         needed |= version.is_some() || timescaledb;
         let schema = schema_of(entry);
         let place = toc.entries.iter().find(|place| {
-            place.kind == "SCHEMA" && Some(&place.name) == schema.as_ref() && place.name != "public"
+            place.kind == "SCHEMA"
+                && Some(place.name.as_str()) == schema.as_deref()
+                && place.name != "public"
         });
         early.schemas.extend(place.map(|place| place.dump_id));
         if timescaledb {
@@ -125,7 +127,7 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
             None => format!("{} {}", entry.name, available.default_version),
         });
         early.extensions.push(EarlyExtension {
-            name: entry.name.clone(),
+            name: entry.name.to_string(),
             schema,
             version,
         });
@@ -167,7 +169,7 @@ fn far_views(toc: &Toc) -> Vec<(i32, String)> {
         .collect();
     let reads_far = |from: &TocEntry| {
         let mut seen = BTreeSet::new();
-        let mut waiting = from.dependencies.clone();
+        let mut waiting = from.dependencies.to_vec();
         while let Some(id) = waiting.pop() {
             let Some(entry) = by_id.get(&id).filter(|_| seen.insert(id)) else {
                 continue;
@@ -256,16 +258,16 @@ mod tests {
             table_oid: 0,
             oid: 0,
             has_data: false,
-            kind: "EXTENSION".to_owned(),
-            name: "x".to_owned(),
+            kind: "EXTENSION".into(),
+            name: "x".into(),
             schema: None,
             tablespace: None,
             access_method: None,
             owner: None,
             section: archive::Section::PreData,
-            definition: Some(definition.to_owned()),
+            definition: Some(definition.into()),
             copy_statement: None,
-            dependencies: Vec::new(),
+            dependencies: Box::default(),
             position: archive::DataPosition::NoData,
             file_name: None,
             lossy: false,

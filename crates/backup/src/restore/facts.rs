@@ -2,7 +2,7 @@
 //! contents, which pg_dump fills with the database's definition, settings, comment and
 //! privileges.
 
-use archive::{SqlToken, Toc, TocEntry, split_statements};
+use archive::{Name, SqlToken, Toc, TocEntry, split_statements};
 
 use crate::manifest::{DatabaseRecord, DatabaseSetting};
 
@@ -127,7 +127,7 @@ pub(crate) fn of_toc(toc: &Toc) -> DatabaseFacts {
         facts.encoding = client_encoding(toc);
         return facts;
     };
-    facts.owner.clone_from(&database.owner);
+    facts.owner = database.owner.as_ref().map(Name::to_string);
     read(database, &mut facts, create_database);
     let about = format!("DATABASE {}", quoted_if_needed(&database.name));
     for entry in &toc.entries {

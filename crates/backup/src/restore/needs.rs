@@ -37,7 +37,7 @@ fn owners(toc: &Toc, facts: &DatabaseFacts, makes_database: bool) -> BTreeSet<St
         .entries
         .iter()
         .filter(|entry| !entry.kind.starts_with("DATABASE"))
-        .filter_map(|entry| entry.owner.clone());
+        .filter_map(|entry| entry.owner.as_ref().map(ToString::to_string));
     let mut owners: BTreeSet<_> = of_entries
         .chain(facts.owner.clone().filter(|_| makes_database))
         .filter(|owner| !owner.is_empty() && (toc.utf8 || owner.is_ascii()))

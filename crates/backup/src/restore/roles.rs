@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use archive::{SqlStatement, SqlToken, Toc, split_statements};
+use archive::{Name, SqlStatement, SqlToken, Toc, split_statements};
 
 use super::facts::{DatabaseFacts, Privileges};
 
@@ -21,7 +21,7 @@ pub(crate) fn needed(
         let matters = matches!(entry.kind.as_str(), "POLICY" | "USER MAPPING");
         let database = matches!(entry.kind.as_str(), "DATABASE" | "DATABASE PROPERTIES");
         if keep_owner && !database {
-            roles.extend(entry.owner.clone());
+            roles.extend(entry.owner.as_ref().map(Name::to_string));
         }
         let privileges = matches!(entry.kind.as_str(), "ACL" | "DEFAULT ACL");
         if matters || (keep_owner && privileges) {

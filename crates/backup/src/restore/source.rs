@@ -62,8 +62,9 @@ pub(crate) struct Source {
     pub(crate) format: SourceFormat,
     /// Place.
     pub(crate) place: SourcePlace,
-    /// The manifest and the record of the chosen database, for a backup.
-    pub(crate) backup: Option<Box<(Manifest, DatabaseRecord)>>,
+    /// For a backup: the manifest without its databases, and the record of the chosen one. Shared:
+    /// an attestation may be of 100,000 tables.
+    pub(crate) backup: Option<Arc<(Manifest, DatabaseRecord)>>,
 }
 
 impl SourcePlace {
@@ -206,10 +207,17 @@ pub(crate) fn chosen<'a>(
 /// The source for one database of a backup.
 pub(crate) fn of_backup(
     repo: &Repository,
-    manifest: Manifest,
+    mut manifest: Manifest,
     database: Option<&str>,
 ) -> Result<Source, BackupError> {
-    let record = chosen(&manifest, database)?.clone();
+    let name = chosen(&manifest, database)?.name.clone();
+    let mut records = std::mem::take(&mut manifest.databases).into_iter();
+    let Some(record) = records.find(|record| record.name == name) else {
+        return Err(refused(
+            format!("backup {} holds no database {name:?}", manifest.id),
+            "name another one with --database NAME".to_owned(),
+        ));
+    };
     Ok(Source {
         label: format!("database {:?} of backup {}", record.name, manifest.id),
         format: match record.archive.format {
@@ -222,7 +230,7 @@ pub(crate) fn of_backup(
             dir: manifest.id.to_string(),
             files: record.archive.files.clone(),
         },
-        backup: Some(Box::new((manifest, record))),
+        backup: Some(Arc::new((manifest, record))),
     })
 }
 
@@ -232,15 +240,10 @@ pub(crate) fn of_backup(
 /// # Errors
 /// [`BackupError::RestoreRefused`] when there is no such database, or more than one.
 pub fn database_to_restore(
-    repo: &Repository,
     manifest: &Manifest,
     database: Option<&str>,
 ) -> Result<String, BackupError> {
-    let source = of_backup(repo, manifest.clone(), database)?;
-    Ok(source
-        .backup
-        .map(|backup| backup.1.name)
-        .unwrap_or_default())
+    Ok(chosen(manifest, database)?.name.clone())
 }
 
 /// The databases that a user made: not the server's own `template1` and `postgres`, as long as

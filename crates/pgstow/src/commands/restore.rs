@@ -23,7 +23,7 @@ pub(crate) async fn run(session: &Session, args: &RestoreArgs) -> Result<u8, Com
     };
     let place_given = place_given(wanted, args)?;
     let (repository, source, manifest) = source(session, wanted).await?;
-    let place = place(session, place_given, args, &repository, manifest.as_ref())?;
+    let place = place(session, place_given, args, manifest.as_ref())?;
     let run = session.run_id();
     let mut explicit = session.explicit().await?;
     assume_origin(session, &mut explicit, manifest.as_ref());
@@ -214,7 +214,11 @@ async fn source(
         }
     };
     match found {
-        Ok((repository, manifest)) => {
+        Ok((repository, mut manifest)) => {
+            // What it attests is read again with the plan; of 100,000 tables it is much.
+            for database in &mut manifest.databases {
+                database.attestation = None;
+            }
             if wanted == "latest" {
                 warn_of_newer(session, &repository, &manifest).await?;
             }
@@ -232,14 +236,13 @@ fn place(
     session: &Session,
     given: Given,
     args: &RestoreArgs,
-    repository: &Repository,
     manifest: Option<&Manifest>,
 ) -> Result<RestorePlace, CommandError> {
     let source = args.source.as_deref().unwrap_or_default();
     let name = match given {
         Given::New(name) => return Ok(RestorePlace::NewDatabase { name }),
-        Given::Part => return beside(session, args, repository, manifest),
-        Given::Swap => return swap(session, args, repository, manifest),
+        Given::Part => return beside(session, args, manifest),
+        Given::Swap => return swap(session, args, manifest),
         Given::InPlace => args.yes.clone(),
     };
     let of_backup = || match manifest.map(|manifest| manifest.databases.as_slice()) {
@@ -261,7 +264,6 @@ fn place(
 fn beside(
     session: &Session,
     args: &RestoreArgs,
-    repository: &Repository,
     manifest: Option<&Manifest>,
 ) -> Result<RestorePlace, CommandError> {
     let Some(manifest) = manifest else {
@@ -269,7 +271,7 @@ fn beside(
             "a restore of a file needs a place: a new database (--as NEWDB)",
         ));
     };
-    let database = database_to_restore(repository, manifest, args.database.as_deref())?;
+    let database = database_to_restore(manifest, args.database.as_deref())?;
     let name = database_for_part(&database, &session.run_id());
     session.printer.message(format!(
         "a part goes into a new database, {}; --as NEWDB gives it another name, and database {} \
@@ -284,12 +286,11 @@ fn beside(
 fn swap(
     session: &Session,
     args: &RestoreArgs,
-    repository: &Repository,
     manifest: Option<&Manifest>,
 ) -> Result<RestorePlace, CommandError> {
     let name = match (manifest, &args.yes) {
         (Some(manifest), yes) => {
-            let name = database_to_restore(repository, manifest, args.database.as_deref())?;
+            let name = database_to_restore(manifest, args.database.as_deref())?;
             consent(yes.as_deref(), &name)?;
             name
         }

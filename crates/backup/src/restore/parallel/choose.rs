@@ -127,7 +127,7 @@ mod tests {
     fn entry(kind: &str, statement: Option<&str>) -> TocEntry {
         TocEntry {
             has_data: true,
-            copy_statement: statement.map(str::to_owned),
+            copy_statement: statement.map(Into::into),
             ..super::super::lists::tests::entry(1, kind, "t", Section::Data)
         }
     }

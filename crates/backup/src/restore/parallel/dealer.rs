@@ -86,8 +86,8 @@ pub(super) struct Objects {
 fn own_target(entry: &RowsEntry) -> Option<String> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let target = entry.copy_statement.strip_prefix("COPY ")?;
-    for schema in [entry.schema.clone(), quoted(&entry.schema)] {
-        for name in [entry.name.clone(), quoted(&entry.name)] {
+    for schema in [entry.schema.to_string(), quoted(&entry.schema)] {
+        for name in [entry.name.to_string(), quoted(&entry.name)] {
             let own = format!("{schema}.{name}");
             let rest = target.strip_prefix(&own);
             // Behind the name come columns, or nothing: a name may hold blanks itself.
@@ -205,8 +205,8 @@ impl DataConsumer for Dealer {
             table: Arc::new(Table {
                 label: format!("table {}.{}", entry.schema, entry.name),
                 dump_id: entry.dump_id,
-                key: target.map(|_| (entry.schema.clone(), entry.name.clone())),
-                statement: statement.unwrap_or_else(|| entry.copy_statement.clone()),
+                key: target.map(|_| (entry.schema.to_string(), entry.name.to_string())),
+                statement: statement.unwrap_or_else(|| entry.copy_statement.to_string()),
                 counted: way != Way::InOrder,
                 taken: AtomicU64::new(0),
                 total: std::sync::OnceLock::new(),
@@ -310,9 +310,9 @@ mod tests {
         RowsEntry {
             dump_id: 1,
             oid: 1,
-            schema: schema.to_owned(),
-            name: name.to_owned(),
-            copy_statement: statement.to_owned(),
+            schema: schema.into(),
+            name: name.into(),
+            copy_statement: statement.into(),
             lossy: false,
         }
     }

@@ -142,7 +142,8 @@ fn objects_to_make(
             }),
             _ => continue,
         };
-        let owner = entry.owner.clone().filter(|_| keep_owner);
+        let owner = entry.owner.as_ref().filter(|_| keep_owner);
+        let owner = owner.map(ToString::to_string);
         let Some(oids) = oids.filter(|oids| !oids.is_empty() && !entry.lossy) else {
             return BTreeMap::new();
         };
@@ -175,16 +176,16 @@ pub(super) mod tests {
             table_oid: 0,
             oid: 0,
             has_data: matches!(kind, "TABLE DATA" | "BLOBS"),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            schema: Some("s".to_owned()),
+            kind: kind.into(),
+            name: name.into(),
+            schema: Some("s".into()),
             tablespace: None,
             access_method: None,
-            owner: Some("app".to_owned()),
+            owner: Some("app".into()),
             section,
             definition: None,
             copy_statement: None,
-            dependencies: Vec::new(),
+            dependencies: Box::default(),
             position: DataPosition::NoData,
             file_name: None,
             lossy: false,
@@ -294,7 +295,7 @@ pub(super) mod tests {
         let mut entries: Vec<_> = (1..=1500)
             .map(|id| entry(id, "BLOB", &(id + 20_000).to_string(), Section::PreData))
             .collect();
-        entries[3].owner = Some("other".to_owned());
+        entries[3].owner = Some("other".into());
         let lists = sort(
             &toc(entries.clone()),
             &[],
@@ -324,7 +325,7 @@ pub(super) mod tests {
     fn lists_of_large_objects_of_one_entry() {
         let mut group = entry(1, "BLOB METADATA", "1..1001", Section::Data);
         let list: String = (1..=1001).map(|oid| format!("{oid}\n")).collect();
-        group.definition = Some(list);
+        group.definition = Some(list.into());
         let lists = sort(
             &toc(vec![group.clone()]),
             &[],
@@ -333,7 +334,7 @@ pub(super) mod tests {
             (1000, Way::Split),
         );
         assert_eq!(lists.make[&Some("app".to_owned())].len(), 1001);
-        group.definition = Some("1\nx\n".to_owned());
+        group.definition = Some("1\nx\n".into());
         let lists = sort(&toc(vec![group]), &[], &|_| true, true, (1000, Way::Split));
         assert_eq!(lists.before, [1]);
     }

@@ -90,9 +90,9 @@ pub(crate) fn json(contents: &ArchiveContents) -> Value {
             let entries = entries.iter().map(|entry| {
                 json!({
                     "id": entry.dump_id,
-                    "schema": entry.schema,
-                    "name": entry.name,
-                    "owner": entry.owner,
+                    "schema": entry.schema.as_deref(),
+                    "name": entry.name.as_str(),
+                    "owner": entry.owner.as_deref(),
                 })
             });
             (kind, entries.collect())

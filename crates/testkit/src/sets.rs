@@ -1,10 +1,30 @@
-//! What the server is filled with.
+//! The data sets that the bench measures on, small or large; tests of the engine fill theirs with
+//! the same statements.
 
-use super::options::Sizes;
+/// How large the sets are.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// MB of rows on the server, where a set has them.
+    pub megabytes: u64,
+    /// Small tables.
+    pub tables: u64,
+    /// Large objects, 4 kB each.
+    pub objects: u64,
+    /// Tables without rows.
+    pub empty_tables: u64,
+}
 
-/// A database to measure on.
+impl Sizes {
+    /// pgbench's scale that makes about so many MB.
+    #[must_use]
+    pub fn pgbench_scale(&self) -> u64 {
+        (self.megabytes / 15).max(1)
+    }
+}
+
+/// A data set; no two use the same names, so that one database can hold all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Set {
+pub enum Set {
     /// What `pgbench -i` makes.
     Pgbench,
     /// One table of ordinary rows that is 85 % of the database.
@@ -22,7 +42,8 @@ pub(crate) enum Set {
 }
 
 impl Set {
-    pub(crate) const ALL: &[Self] = &[
+    /// All of them.
+    pub const ALL: &[Self] = &[
         Self::Pgbench,
         Self::Big,
         Self::Many,
@@ -33,7 +54,8 @@ impl Set {
     ];
 
     /// As `--sets` takes it.
-    pub(crate) fn word(self) -> &'static str {
+    #[must_use]
+    pub fn word(self) -> &'static str {
         match self {
             Self::Pgbench => "pgbench",
             Self::Big => "big",
@@ -47,7 +69,7 @@ impl Set {
 
     /// # Errors
     /// A word that is none of them.
-    pub(crate) fn parse(word: &str) -> Result<Self, String> {
+    pub fn parse(word: &str) -> Result<Self, String> {
         let known = || Self::ALL.iter().map(|set| set.word()).collect::<Vec<_>>();
         Self::ALL
             .iter()
@@ -57,9 +79,10 @@ impl Set {
     }
 
     /// For the title of a table.
-    pub(crate) fn title(self, sizes: &Sizes) -> String {
+    #[must_use]
+    pub fn title(self, sizes: &Sizes) -> String {
         match self {
-            Self::Pgbench => format!("pgbench, scale {}", scale(sizes)),
+            Self::Pgbench => format!("pgbench, scale {}", sizes.pgbench_scale()),
             Self::Big => "one table of ordinary rows that is 85 % of the database".to_owned(),
             Self::Many => format!("{} small tables", sizes.tables),
             Self::Toast => "wide jsonb, TOASTed".to_owned(),
@@ -69,8 +92,9 @@ impl Set {
         }
     }
 
-    /// The statements that fill it; `None` for what `pgbench` fills at [`scale`].
-    pub(crate) fn sql(self, sizes: &Sizes) -> Option<String> {
+    /// The statements that fill it; `None` for what `pgbench` fills at [`Sizes::pgbench_scale`].
+    #[must_use]
+    pub fn sql(self, sizes: &Sizes) -> Option<String> {
         let megabytes = sizes.megabytes;
         let fill = match self {
             Self::Pgbench => return None,
@@ -140,18 +164,13 @@ impl Set {
                 )
             }
             Self::Empty => format!(
-                "select format('create table t%s (id int primary key, words text)', g)
+                "select format('create table e%s (id int primary key, words text)', g)
                  from generate_series(1, {}) g \\gexec",
                 sizes.empty_tables
             ),
         };
         Some(fill)
     }
-}
-
-/// pgbench's scale that makes about so many MB.
-pub(crate) fn scale(sizes: &Sizes) -> u64 {
-    (sizes.megabytes / 15).max(1)
 }
 
 #[cfg(test)]
