@@ -66,7 +66,7 @@ async fn equals_stock(major: u32) {
         let engine = archive.engine.as_ref().unwrap();
         assert_eq!((engine.engine.as_str(), engine.jobs), ("parallel", Some(2)));
         assert!(
-            engine.route.as_deref().unwrap().contains("address"),
+            engine.route.as_deref().unwrap().contains("socket"),
             "{engine:?}"
         );
         let compression = if major < 16 { "gzip:1" } else { "zstd:1-3" };

@@ -295,9 +295,15 @@ async fn a_server_in_the_network_of_another_container() {
         .unwrap();
     let run = run_id("joined");
     let exec = executor_on_port(&server, 5999, &run).await;
-    // It has no address of its own.
-    let none = exec.native().await.unwrap_err();
-    assert!(none.to_string().contains("has no address"), "{none}");
+    // It has no address of its own: its socket alone leads there, and not to the other one.
+    let native = exec.native().await.unwrap();
+    let is_socket = matches!(native.route(), dbexec::Route::ContainerSocket { .. });
+    assert!(is_socket, "{}", native.route());
+    let mut session = native.open("postgres", "m").await.unwrap();
+    let sql = "select pg_catalog.to_regclass('public.of_this_server')::text";
+    let rows = session.query(sql).await.unwrap();
+    assert_eq!(rows, [[Some("of_this_server".to_owned())]]);
+    session.close().await;
     let root = tempfile::tempdir().unwrap();
     let sidecar = open(&exec, root.path(), &run).await.unwrap();
     let script = read(&sidecar, dump(&["-Fp"])).await.unwrap();

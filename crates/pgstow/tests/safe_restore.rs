@@ -345,7 +345,7 @@ fn bar_23_34_sigkill_at_random_moments_of_a_swap() {
     ];
     let since = Instant::now();
     let _ = cli.run(&args).expect(0);
-    let whole = since.elapsed();
+    let mut whole = since.elapsed();
     assert!(mend(&container, &cli, &rows, "nothing"));
     let points = std::env::var("PGSTOW_TEST_KILLS")
         .ok()
@@ -362,7 +362,12 @@ fn bar_23_34_sigkill_at_random_moments_of_a_swap() {
         };
         std::thread::sleep(whole.mul_f64(part as f64 / 1000.0));
         let _ = child.kill();
-        killed += u64::from(!child.wait().unwrap().success());
+        let ended = child.wait().unwrap().success();
+        killed += u64::from(!ended);
+        if ended && part < 950 {
+            // The run that was timed was slower than the others: the machine did more beside.
+            whole = whole.mul_f64(0.95);
+        }
         let at = format!("point {point} ({part}/1000 of {whole:?})");
         new += u64::from(mend(&container, &cli, &rows, &at));
     }
