@@ -42,8 +42,9 @@ impl Output {
         if self.ready.is_empty() || (!all && self.ready.len() < PART) {
             return;
         }
-        let bytes = Bytes::from(std::mem::take(&mut self.ready));
-        self.parts.push(Part::Bytes(bytes));
+        // What waits takes the room that is counted for it, and not that to which it could grow.
+        let bytes = std::mem::take(&mut self.ready).into_boxed_slice();
+        self.parts.push(Part::Bytes(Bytes::from(bytes)));
     }
 }
 
