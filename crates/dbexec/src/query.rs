@@ -57,8 +57,9 @@ fn timeouts(executor: &dyn PgExecutor) -> String {
 }
 
 /// As [`rows`], over a session of our own where a route is given: a psql in a container takes
-/// twenty times as long to start as such a query takes. Where the session fails, psql is asked, whose
-/// words are those that people know.
+/// twenty times as long to start as such a query takes. Where the session fails, or says nothing for
+/// longer than the server lets a statement run, psql is asked: its words are those that people know,
+/// and a server that is silent is looked after there.
 ///
 /// # Errors
 /// As [`rows`].
@@ -78,9 +79,12 @@ pub async fn rows_over<T: DeserializeOwned + Send>(
             session.close().await;
             Ok::<_, NativeError>(rows)
         };
-        match asking.await {
-            Ok(rows) => return Ok(rows),
-            Err(why) => tracing::debug!(name, %why, "psql is asked instead"),
+        let settings = executor.settings();
+        let longest = settings.connect_timeout + settings.statement_timeout;
+        match tokio::time::timeout(longest, asking).await {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(why)) => tracing::debug!(name, %why, "psql is asked instead"),
+            Err(_elapsed) => tracing::debug!(name, "no answer: psql is asked instead"),
         }
     }
     rows(executor, database, name, select, vars).await

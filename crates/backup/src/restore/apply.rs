@@ -168,8 +168,7 @@ impl Run<'_> {
         self.tell_leftovers(leftovers);
         let restored = self.whole_database().await?;
         self.enter("giving the database its name")?;
-        let (executor, route) = (self.executor.as_ref(), self.route());
-        create::rename(executor, route, &self.working, self.database)
+        create::rename(self.executor.as_ref(), &self.working, self.database)
             .await
             .map_err(|source| exec("giving the database its name", source))?;
         Ok(restored)
@@ -191,7 +190,6 @@ impl Run<'_> {
         };
         let creating = create::create(
             executor,
-            self.route(),
             &self.working,
             &self.work.facts,
             self.work.target_major,

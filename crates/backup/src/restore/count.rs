@@ -7,7 +7,7 @@ use dbexec::{ExecError, NativeRoute, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{create::session, psql};
+use super::psql;
 
 /// Tables that are counted by one statement.
 const BATCH: usize = 50;
@@ -79,16 +79,8 @@ WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
 ORDER BY schema, name";
     let mut large_objects = 0;
     let mut tables = Vec::new();
-    const NAME: &str = "listing the tables";
-    let listed: Vec<Listed> = match session(executor, route, database, "count").await {
-        Some(mut session) => {
-            let listed = session.rows(NAME, SELECT, &[]).await;
-            session.close().await;
-            listed?
-        }
-        None => query::rows(executor, database, NAME, SELECT, &[]).await?,
-    };
-    for listed in listed {
+    let name = "listing the tables";
+    for listed in query::rows_over(route, executor, database, name, SELECT, &[]).await? {
         match listed {
             Listed::Table(table) => tables.push(table),
             Listed::LargeObjects { number } => large_objects = number,

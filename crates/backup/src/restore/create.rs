@@ -2,7 +2,7 @@
 //!
 //! Every name travels as a variable of psql and is quoted there; nothing is pasted into SQL.
 
-use dbexec::{ExecError, NativeError, NativeRoute, NativeSession, PgExecutor, query};
+use dbexec::{ExecError, PgExecutor, query};
 use serde::Deserialize;
 
 use super::facts::{DatabaseFacts, Grant, Privileges, Setting};
@@ -57,60 +57,19 @@ impl Script {
         if self.text.is_empty() {
             return Ok(());
         }
+        let vars: Vec<_> = self
+            .vars
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         let own = executor.context().creds.database.clone();
-        let vars = self.vars();
         query::execute(executor, &own, name, &self.text, &vars, single_transaction).await
-    }
-
-    /// As [`Script::run`], for one statement, over a session where there is a route: a program
-    /// next to the server takes its time to start.
-    async fn statement(
-        &self,
-        executor: &dyn PgExecutor,
-        route: Option<&NativeRoute>,
-        name: &'static str,
-    ) -> Result<(), ExecError> {
-        let own = &executor.context().creds.database;
-        let Some(mut session) = session(executor, route, own, "create").await else {
-            return self.run(executor, name, false).await;
-        };
-        let done = session.batch_with(&self.text, &self.vars()).await;
-        session.close().await;
-        Ok(done?)
-    }
-
-    fn vars(&self) -> Vec<(&str, &str)> {
-        let vars = self.vars.iter();
-        vars.map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect()
-    }
-}
-
-/// A session for short statements, within the limits of every other one; `None`: a program has to
-/// do it.
-pub(super) async fn session(
-    executor: &dyn PgExecutor,
-    route: Option<&NativeRoute>,
-    database: &str,
-    suffix: &str,
-) -> Option<NativeSession> {
-    let mut session = route?.open(database, suffix).await.ok()?;
-    let settings = executor.settings();
-    let limits = format!(
-        "SET statement_timeout = {}; SET lock_timeout = {}",
-        settings.statement_timeout.as_millis(),
-        settings.lock_wait_timeout.as_millis()
-    );
-    match session.batch(&limits).await {
-        Ok(()) => Some(session),
-        Err(_) => None,
     }
 }
 
 /// Creates the database; fails when it exists. Returns its oid, by which it is known afterwards.
 pub(crate) async fn create(
     executor: &dyn PgExecutor,
-    route: Option<&NativeRoute>,
     database: &str,
     facts: &DatabaseFacts,
     major: u32,
@@ -149,55 +108,44 @@ pub(crate) async fn create(
     if let (false, Some(tablespace)) = (no_tablespaces, &facts.tablespace) {
         script.push(" TABLESPACE ").identifier(tablespace);
     }
-    const NAME: &str = "creating the database";
-    let missing = || ExecError::Query {
-        query: NAME,
-        database: database.to_owned(),
-        message: "it is not there after CREATE DATABASE succeeded".to_owned(),
-    };
-    let own = executor.context().creds.database.clone();
-    if let Some(mut session) = session(executor, route, &own, "create").await {
-        let made = created(&mut session, &script, database).await;
-        session.close().await;
-        return made?.ok_or_else(missing);
-    }
     script.push(";\n");
     // In the same session: each one takes its time to start.
     let name = script.var(database);
     script.push("SELECT oid FROM pg_catalog.pg_database WHERE datname = :'");
     script.push(&name).push("';\n");
-    let answer = query::answer(executor, &own, NAME, &script.text, &script.vars()).await?;
-    answer.trim().parse().map_err(|_| missing())
+    let own = executor.context().creds.database.clone();
+    let vars: Vec<_> = script
+        .vars
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let answer =
+        query::answer(executor, &own, "creating the database", &script.text, &vars).await?;
+    answer.trim().parse().map_err(|_| ExecError::Query {
+        query: "creating the database",
+        database: database.to_owned(),
+        message: "it is not there after CREATE DATABASE succeeded".to_owned(),
+    })
 }
-
-/// As [`create`], over a session.
-async fn created(
-    session: &mut NativeSession,
-    script: &Script,
-    database: &str,
-) -> Result<Option<u32>, NativeError> {
-    session.batch_with(&script.text, &script.vars()).await?;
-    let vars = [("name", database)];
-    let rows: Vec<Oid> = session.rows("looking for the database", OID, &vars).await?;
-    Ok(rows.first().map(|row| row.oid))
-}
-
-#[derive(Deserialize)]
-struct Oid {
-    oid: u32,
-}
-
-const OID: &str = "SELECT oid::int8 AS oid FROM pg_catalog.pg_database WHERE datname = :'name'";
 
 /// Oid of a database; `None` when there is none of this name.
 pub(crate) async fn oid(
     executor: &dyn PgExecutor,
     database: &str,
 ) -> Result<Option<u32>, ExecError> {
+    #[derive(Deserialize)]
+    struct Row {
+        oid: u32,
+    }
     let own = executor.context().creds.database.clone();
-    let vars = [("name", database)];
-    let rows: Vec<Oid> =
-        query::rows(executor, &own, "looking for the database", OID, &vars).await?;
+    let rows: Vec<Row> = query::rows(
+        executor,
+        &own,
+        "looking for the database",
+        "SELECT oid::int8 AS oid FROM pg_catalog.pg_database WHERE datname = :'name'",
+        &[("name", database)],
+    )
+    .await?;
     Ok(rows.first().map(|row| row.oid))
 }
 
@@ -245,15 +193,15 @@ pub(crate) fn working_name(name: &str) -> String {
 /// Gives a finished database its name; fails when the name was taken meanwhile.
 pub(crate) async fn rename(
     executor: &dyn PgExecutor,
-    route: Option<&NativeRoute>,
     working: &str,
     name: &str,
 ) -> Result<(), ExecError> {
     let mut script = Script::default();
     script.push("ALTER DATABASE ").identifier(working);
     script.push(" RENAME TO ").identifier(name);
+    script.push(";\n");
     script
-        .statement(executor, route, "giving the database its name")
+        .run(executor, "giving the database its name", false)
         .await
 }
 

@@ -120,20 +120,6 @@ impl NativeSession {
         }
     }
 
-    /// As [`NativeSession::batch`], with values: `:'name'` becomes a literal and `:"name"` an
-    /// identifier.
-    ///
-    /// # Errors
-    /// As [`NativeSession::batch`], and a value that holds a zero byte.
-    pub async fn batch_with(
-        &mut self,
-        sql: &str,
-        vars: &[(&str, &str)],
-    ) -> Result<(), NativeError> {
-        let sql = substitute(sql, vars)?;
-        self.batch(&sql).await
-    }
-
     /// Runs statements and returns the rows of the last one that answers with rows (also none), as
     /// text.
     ///
