@@ -53,5 +53,6 @@ pub use tar::check_tar;
 pub use toc::{DataPosition, Section, Toc, TocEntry, read_toc};
 pub use write::{
     DumpData, DumpDataKind, DumpToc, EntryWriter, LargeObjectEncoder, LargeObjectsSummary,
-    LargeObjectsWriter, UnitEncoder, UnitSummary, WriteFormat, copy_toc, toc_without_data,
+    LargeObjectsWriter, UnitEncoder, UnitSummary, UsedEncoder, WriteFormat, copy_toc,
+    toc_without_data,
 };

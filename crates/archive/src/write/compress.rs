@@ -97,6 +97,17 @@ impl Compressor {
             .map_err(failed)
     }
 
+    /// What follows is not a part of the same rows.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Compress`].
+    pub(crate) fn something_else(&mut self) -> Result<(), ArchiveError> {
+        match &mut self.kept {
+            State::Zstd(frames) => frames.forget_level().map_err(failed),
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the stream or part. For gzip parts of a custom archive: the checksum of what was pushed.
     pub(crate) fn finish(&mut self, output: &mut Vec<u8>) -> Result<u32, ArchiveError> {
         let ended = self.finish_stream(output);
@@ -105,6 +116,9 @@ impl Compressor {
         // One that failed is not used again.
         if ended.is_ok() {
             self.kept = stream;
+        }
+        if self.role == Role::Whole {
+            self.something_else()?;
         }
         ended
     }

@@ -15,4 +15,4 @@ pub use format::WriteFormat;
 pub use large_objects::{LargeObjectEncoder, LargeObjectsSummary, LargeObjectsWriter};
 pub use toc::{DumpData, DumpDataKind, DumpToc, copy_toc};
 pub use toc_only::toc_without_data;
-pub use unit::{UnitEncoder, UnitSummary};
+pub use unit::{UnitEncoder, UnitSummary, UsedEncoder};

@@ -20,6 +20,8 @@ pub struct UnitEncoder {
     rows: RowCounter,
     bytes: u64,
     compressor: Compressor,
+    /// The entry's number.
+    dump_id: i32,
     /// The entry in words.
     subject: String,
 }
@@ -49,11 +51,21 @@ impl UnitEncoder {
         fingerprint: bool,
     ) -> Result<Self, ArchiveError> {
         format.check_level()?;
+        let compressor = Compressor::new(format, Role::Part);
+        Self::of(compressor, entry, fingerprint)
+    }
+
+    fn of(
+        compressor: Compressor,
+        entry: &DumpData,
+        fingerprint: bool,
+    ) -> Result<Self, ArchiveError> {
         entry.copy_statement()?;
         Ok(Self {
             rows: RowCounter::new(fingerprint, entry.columns.as_deref().map(<[usize]>::to_vec)),
             bytes: 0,
-            compressor: Compressor::new(format, Role::Part),
+            compressor,
+            dump_id: entry.dump_id,
             subject: format!("the data of {}", entry.describe()),
         })
     }
@@ -79,17 +91,57 @@ impl UnitEncoder {
     /// # Errors
     /// [`ArchiveError::Damaged`] when the last row has no end or is the terminator,
     /// [`ArchiveError::Compress`].
-    pub fn finish(mut self, output: &mut Vec<u8>) -> Result<UnitSummary, ArchiveError> {
+    pub fn finish(self, output: &mut Vec<u8>) -> Result<UnitSummary, ArchiveError> {
+        Ok(self.finish_for_another(output)?.0)
+    }
+
+    /// As [`Self::finish`]; the room that the compressor took, and what it learned of the entry's
+    /// rows, serve another unit.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_for_another(
+        mut self,
+        output: &mut Vec<u8>,
+    ) -> Result<(UnitSummary, UsedEncoder), ArchiveError> {
         let rows = self
             .rows
             .finish_part()
             .map_err(|problem| damaged(self.subject, self.bytes, problem))?;
-        Ok(UnitSummary {
+        let summary = UnitSummary {
             rows: rows.rows,
             bytes: self.bytes,
             fingerprint: rows.fingerprint,
             adler: self.compressor.finish(output)?,
-        })
+        };
+        let used = UsedEncoder {
+            compressor: self.compressor,
+            dump_id: self.dump_id,
+        };
+        Ok((summary, used))
+    }
+}
+
+/// What is left of an encoder when its unit ended.
+pub struct UsedEncoder {
+    compressor: Compressor,
+    dump_id: i32,
+}
+
+impl UsedEncoder {
+    /// An encoder of the same format for another unit, of the same entry or of another one.
+    ///
+    /// # Errors
+    /// As [`UnitEncoder::new`].
+    pub fn again(
+        mut self,
+        entry: &DumpData,
+        fingerprint: bool,
+    ) -> Result<UnitEncoder, ArchiveError> {
+        if entry.dump_id != self.dump_id {
+            self.compressor.something_else()?;
+        }
+        UnitEncoder::of(self.compressor, entry, fingerprint)
     }
 }
 

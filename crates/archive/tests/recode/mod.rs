@@ -7,8 +7,8 @@ use std::io::{self, Cursor, Read};
 use archive::{
     ArchiveError, ArchiveKind, ArchiveSummary, CheckOptions, Compression, DataConsumer, DumpData,
     DumpDataKind, DumpToc, EntryWriter, Fingerprints, LargeObjectEncoder, LargeObjectsSummary,
-    LargeObjectsWriter, RowsEntry, TableData, UnitEncoder, UnitSummary, WriteFormat, check_custom,
-    check_directory, copy_toc, stream_custom,
+    LargeObjectsWriter, RowsEntry, TableData, UnitEncoder, UnitSummary, UsedEncoder, WriteFormat,
+    check_custom, check_directory, copy_toc, stream_custom,
 };
 
 pub(crate) const ALL: CheckOptions<'static> = CheckOptions {
@@ -66,6 +66,8 @@ pub(crate) struct Recoded {
     /// What the writers said.
     pub(crate) tables: Vec<TableData>,
     pub(crate) large_objects: LargeObjectsSummary,
+    /// What the encoder of the unit before left: it encodes the next one.
+    used: Option<UsedEncoder>,
 }
 
 pub(crate) const ARCHIVE: &str = "archive";
@@ -145,6 +147,7 @@ pub(crate) fn recode(stock: &[u8], format: WriteFormat, cuts: &Cuts) -> Recoded 
         toc,
         tables: Vec::new(),
         large_objects: LargeObjectsSummary::default(),
+        used: None,
     };
     let collected = collect(stock).unwrap();
     let mut objects = &collected.large_objects[..];
@@ -194,13 +197,36 @@ impl Recoded {
             let more = rest[at..].iter().position(|byte| *byte == b'\n');
             let (unit, after) = rest.split_at(more.map_or(rest.len(), |more| at + more + 1));
             rest = after;
-            writer.add(&encode_unit(self.format, entry, unit, cuts, &mut bytes));
+            writer.add(&self.unit(entry, unit, cuts, &mut bytes));
             if rest.is_empty() {
                 break;
             }
         }
         self.tables.push(writer.finish(&mut bytes).unwrap());
         self.file(name).extend(bytes);
+    }
+
+    fn unit(
+        &mut self,
+        entry: &DumpData,
+        rows: &[u8],
+        cuts: &mut Cuts,
+        output: &mut Vec<u8>,
+    ) -> UnitSummary {
+        let mut encoder = match self.used.take() {
+            Some(used) => used.again(entry, true).unwrap(),
+            None => UnitEncoder::new(self.format, entry, true).unwrap(),
+        };
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (now, after) = rest.split_at(cuts.sizes.next(cuts.piece).min(rest.len()));
+            encoder.push(now, output).unwrap();
+            rest = after;
+        }
+        let (summary, used) = encoder.finish_for_another(output).unwrap();
+        assert_eq!(summary.bytes, rows.len() as u64);
+        self.used = Some(used);
+        summary
     }
 
     fn objects(&mut self, entry: &DumpData, objects: &[(u32, Vec<u8>)], cuts: &mut Cuts) {
@@ -273,23 +299,4 @@ impl Recoded {
         assert_eq!(same(&summary), same(stock));
         assert_eq!(same(&self.toc.summary), same(stock));
     }
-}
-
-pub(crate) fn encode_unit(
-    format: WriteFormat,
-    entry: &DumpData,
-    rows: &[u8],
-    cuts: &mut Cuts,
-    output: &mut Vec<u8>,
-) -> UnitSummary {
-    let mut encoder = UnitEncoder::new(format, entry, true).unwrap();
-    let mut rest = rows;
-    while !rest.is_empty() {
-        let (now, after) = rest.split_at(cuts.sizes.next(cuts.piece).min(rest.len()));
-        encoder.push(now, output).unwrap();
-        rest = after;
-    }
-    let summary = encoder.finish(output).unwrap();
-    assert_eq!(summary.bytes, rows.len() as u64);
-    summary
 }

@@ -13,6 +13,7 @@ use super::mover::{self, SUFFIX, Shared};
 use super::plan::Plan;
 use super::program::{Dumping, read_toc};
 use super::settings;
+use super::split::unit_bytes;
 use super::statement::CopyStatement;
 use crate::attest::{Contents, Leader, Wanted};
 use crate::manifest::StoredFile;
@@ -203,7 +204,8 @@ impl<'a> Attempt<'a> {
         };
         let told = |error: ExecError| leader_failed(target, &error);
         facts::lock(leader, &toc.data).await.map_err(told)?;
-        let tables = facts::tables(leader, &toc.data).await.map_err(told)?;
+        let unit = unit_bytes(self.movers);
+        let tables = facts::tables(leader, &toc.data, unit).await.map_err(told)?;
         if let Some(oid) = facts::rewritten(&tables) {
             return Err(Failure::Stock(format!(
                 "the table with oid {oid} was rewritten or emptied since the snapshot"
@@ -227,7 +229,7 @@ impl<'a> Attempt<'a> {
             &tables,
             conditions,
             self.wanted.clone(),
-            version >= RANGES_FROM,
+            (version >= RANGES_FROM).then_some(unit),
         );
         let shared = Shared::new(
             Arc::new(plan),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 /// Bytes that may wait for units before them.
-pub(crate) const ROOM: usize = 16 << 20;
+pub(crate) const ROOM: usize = 12 << 20;
 /// Bytes of the head that may wait beside.
 const HEAD_ROOM: usize = 2 << 20;
 /// What the part itself takes.

@@ -2,7 +2,7 @@
 //! worked on, the server fills the buffers of the connection. With a thread of its own beside each
 //! session every few kilobytes of the server woke somebody, which took a sixth of the processor time.
 
-use archive::{ArchiveKind, LargeObjectEncoder, UnitEncoder};
+use archive::{ArchiveKind, LargeObjectEncoder, UnitEncoder, UsedEncoder};
 use bytes::Bytes;
 
 use super::board::Part;
@@ -11,7 +11,7 @@ use super::plan::{Plan, What};
 use crate::run::chain;
 
 /// Bytes of one part that is handed over.
-const PART: usize = 512 << 10;
+const PART: usize = 256 << 10;
 
 /// A unit under way.
 pub(crate) struct UnitWork<'a> {
@@ -49,9 +49,15 @@ impl Output {
 }
 
 impl<'a> UnitWork<'a> {
+    /// `used`: what the mover's last unit of rows left.
+    ///
     /// # Errors
     /// In words, here and below: nothing that goes wrong can be mended.
-    pub(crate) fn new(plan: &'a Plan, number: usize) -> Result<Self, String> {
+    pub(crate) fn new(
+        plan: &'a Plan,
+        number: usize,
+        used: &mut Option<UsedEncoder>,
+    ) -> Result<Self, String> {
         let unit = &plan.units[number];
         let entry = plan.entry(unit);
         let encoder = match unit.what {
@@ -61,10 +67,14 @@ impl<'a> UnitWork<'a> {
                 reader: Reader::new(plan.objects(unit)),
                 files: plan.format.kind != ArchiveKind::Custom,
             },
-            What::Table | What::Range(_) => Encoder::Rows(
-                UnitEncoder::new(plan.format, entry, plan.wanted.table(entry.oid))
-                    .map_err(|error| chain(&error))?,
-            ),
+            What::Table | What::Range(_) => {
+                let wanted = plan.wanted.table(entry.oid);
+                let encoder = match used.take() {
+                    Some(used) => used.again(entry, wanted),
+                    None => UnitEncoder::new(plan.format, entry, wanted),
+                };
+                Encoder::Rows(encoder.map_err(|error| chain(&error))?)
+            }
         };
         Ok(Self {
             encoder,
@@ -89,17 +99,22 @@ impl<'a> UnitWork<'a> {
         Ok(std::mem::take(&mut output.parts))
     }
 
-    /// The unit ended, with so many rows by the server's count.
-    pub(crate) fn finish(self, rows: u64) -> Result<Vec<Part>, String> {
+    /// The unit ended, with so many rows by the server's count. `used` takes what it leaves.
+    pub(crate) fn finish(
+        self,
+        rows: u64,
+        used: &mut Option<UsedEncoder>,
+    ) -> Result<Vec<Part>, String> {
         let Self {
             encoder,
             mut output,
         } = self;
         match encoder {
             Encoder::Rows(encoder) => {
-                let summary = encoder
-                    .finish(&mut output.ready)
+                let (summary, left) = encoder
+                    .finish_for_another(&mut output.ready)
                     .map_err(|error| chain(&error))?;
+                *used = Some(left);
                 output.flush(true);
                 output.parts.push(Part::Rows(summary, rows));
             }

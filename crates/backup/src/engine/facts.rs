@@ -6,7 +6,6 @@ use archive::{DumpData, DumpDataKind};
 use dbexec::ExecError;
 use serde::Deserialize;
 
-use super::split::UNIT_BYTES;
 use super::statement::CopyStatement;
 use crate::attest::Leader;
 
@@ -80,17 +79,18 @@ pub(crate) async fn lock(leader: &mut Leader, data: &[DumpData]) -> Result<(), E
     Ok(())
 }
 
-/// Looks at the locked tables.
+/// Looks at the locked tables; `unit`: bytes of a unit.
 pub(crate) async fn tables(
     leader: &mut Leader,
     data: &[DumpData],
+    unit: u64,
 ) -> Result<HashMap<u32, TableFacts>, ExecError> {
     let oids: Vec<u32> = data
         .iter()
         .filter(|data| matches!(data.kind, DumpDataKind::Rows { .. }))
         .map(|data| data.oid)
         .collect();
-    let big = (2 * UNIT_BYTES).to_string();
+    let big = (2 * unit).to_string();
     let mut facts = HashMap::new();
     for batch in oids.chunks(BATCH * 20) {
         let batch: Vec<String> = batch.iter().map(u32::to_string).collect();

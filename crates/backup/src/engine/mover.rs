@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use archive::UsedEncoder;
 use dbexec::{NativeError, NativeRoute, NativeSession};
 
 use super::board::{Board, Part, Stopped};
@@ -13,6 +14,8 @@ use super::settings;
 /// Bytes that are read before they are compressed, which must not hold up the other tasks for long:
 /// half a millisecond with zstd, two or three with gzip.
 const PIECE: usize = 256 << 10;
+/// Bytes by which most messages of rows go beyond that at most.
+const MESSAGE: usize = 16 << 10;
 /// SQLSTATE of a lock that somebody else holds.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// What the sessions and the program of the engine have behind the run's name.
@@ -127,18 +130,35 @@ impl From<String> for NotCopied {
     }
 }
 
-/// Reads one unit, encodes it and hands it over. `piece` is room for what is read.
+/// What a mover needs for each unit and keeps from one to the next.
+struct Room {
+    /// For what is read.
+    piece: Vec<u8>,
+    used: Option<UsedEncoder>,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self {
+            piece: Vec::with_capacity(PIECE + MESSAGE),
+            used: None,
+        }
+    }
+}
+
+/// Reads one unit, encodes it and hands it over.
 async fn copy(
     session: &mut NativeSession,
     shared: &Shared,
-    piece: &mut Vec<u8>,
+    room: &mut Room,
     unit: usize,
     lock: bool,
 ) -> Result<(), NotCopied> {
-    let mut work = UnitWork::new(&shared.plan, unit)?;
+    let Room { piece, used } = room;
+    let mut work = UnitWork::new(&shared.plan, unit, used)?;
     let sql = shared.plan.sql(&shared.plan.units[unit], lock)?;
     let Some(sql) = sql else {
-        return hand_over(shared, unit, work.finish(0)?).await;
+        return hand_over(shared, unit, work.finish(0, used)?).await;
     };
     // The leader keeps its locks.
     let sql = if lock {
@@ -165,7 +185,7 @@ async fn copy(
         tokio::task::yield_now().await;
     }
     let rows = out.finish().await.map_err(server(untouched))?;
-    hand_over(shared, unit, work.finish(rows)?).await
+    hand_over(shared, unit, work.finish(rows, used)?).await
 }
 
 async fn hand_over(shared: &Shared, unit: usize, parts: Vec<Part>) -> Result<(), NotCopied> {
@@ -199,12 +219,11 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
         .open(number)
         .await
         .map_err(|error| format!("a session in the snapshot: {}", error.in_words()))?;
-    let mut piece = Vec::new();
+    let mut room = Room::new();
     while let Some(unit) = shared.take() {
         let mut again = false;
         loop {
-            let (error, untouched) = match copy(&mut session, shared, &mut piece, unit, true).await
-            {
+            let (error, untouched) = match copy(&mut session, shared, &mut room, unit, true).await {
                 Ok(()) => break,
                 Err(NotCopied::Stopped) => return Err("the work was given up".to_owned()),
                 Err(NotCopied::Failed(reason)) => return Err(reason),
@@ -233,9 +252,9 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
 
 /// Copies in the leader what the movers could not lock, each unit when it is its turn.
 pub(crate) async fn lead(shared: &Arc<Shared>, session: &mut NativeSession) {
-    let mut piece = Vec::new();
+    let mut room = Room::new();
     while let Some(unit) = shared.board.turn().await {
-        let reason = match copy(session, shared, &mut piece, unit, false).await {
+        let reason = match copy(session, shared, &mut room, unit, false).await {
             Ok(()) => continue,
             Err(NotCopied::Stopped) => return,
             Err(NotCopied::Failed(reason)) => reason,

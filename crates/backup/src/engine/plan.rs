@@ -43,14 +43,15 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Cuts the entries into units. `facts` knows the tables that may be worth it, `conditions`
-    /// the configuration tables of extensions.
+    /// the configuration tables of extensions, `split` is the size of units where tables may be cut,
+    /// bytes.
     pub(crate) fn new(
         format: WriteFormat,
         mut data: Vec<DumpData>,
         facts: &HashMap<u32, TableFacts>,
         conditions: HashMap<u32, String>,
         wanted: Wanted,
-        may_split: bool,
+        split: Option<u64>,
     ) -> Self {
         let mut units = Vec::with_capacity(data.len());
         for (entry, data) in data.iter_mut().enumerate() {
@@ -73,13 +74,11 @@ impl Plan {
                     }
                 }
                 DumpDataKind::Rows { .. } | DumpDataKind::Other { .. } => {
-                    let ranges = match facts.get(&data.oid) {
-                        Some(facts)
-                            if may_split
-                                && facts.splits()
-                                && !conditions.contains_key(&data.oid) =>
+                    let ranges = match (facts.get(&data.oid), split) {
+                        (Some(facts), Some(unit))
+                            if facts.splits() && !conditions.contains_key(&data.oid) =>
                         {
-                            ranges(facts.bytes, facts.pages)
+                            ranges(facts.bytes, facts.pages, unit)
                         }
                         _ => Vec::new(),
                     };
