@@ -67,7 +67,7 @@ async fn round_trip(from: u32, to: u32, format: DumpFormat) {
     assert_eq!(report.warnings, Vec::<String>::new());
 
     // The program's own comparison.
-    let expected = Expected::of_plan(&plan);
+    let expected = Expected::of_plan(&plan).await.unwrap();
     let wanted = expected.wanted();
     let observed = observe(&target.executor, DATABASE, &wanted, &NoEvents, &cancel);
     let observed = observed.await;

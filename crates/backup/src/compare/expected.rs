@@ -8,7 +8,10 @@ use super::observed::Wanted;
 use crate::attest::{
     Attestation, AttestedLargeObjects, AttestedSequence, AttestedTable, TableScope,
 };
-use crate::{RestorePlan, restore::PlannedWork};
+use crate::{
+    BackupError, RestorePlan,
+    restore::{PlannedWork, catalogue},
+};
 
 /// Where the numbers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,26 +107,33 @@ impl Expected {
     }
 
     /// From a planned restore: the attestation where the backup has one, else the archive.
-    #[must_use]
-    pub fn of_plan(plan: &RestorePlan) -> Self {
-        Self::of_work(&plan.work)
+    ///
+    /// # Errors
+    /// [`BackupError::RestoreRefused`] when the archive cannot be read any more.
+    pub async fn of_plan(plan: &RestorePlan) -> Result<Self, BackupError> {
+        Self::of_work(&plan.work).await
     }
 
     /// As [`Expected::of_plan`].
-    pub(crate) fn of_work(work: &PlannedWork) -> Self {
+    pub(crate) async fn of_work(work: &PlannedWork) -> Result<Self, BackupError> {
         let checked = &work.checked;
         let rest = checked.rest.as_ref();
+        // A part is compared by its rows.
+        let catalogue = match &checked.part {
+            Some(_) => None,
+            None => catalogue(&work.source).await?,
+        };
         let attestation = work
             .source
             .backup
             .as_ref()
             .and_then(|backup| backup.1.attestation.as_ref());
         let mut expected = match attestation {
-            Some(attestation) => {
-                let catalogue = rest.and_then(|rest| rest.catalogue.clone());
-                Self::of_attestation(attestation, catalogue)
-            }
-            None => Self::of_tables(&checked.tables, rest),
+            Some(attestation) => Self::of_attestation(attestation, catalogue),
+            None => Self {
+                catalogue,
+                ..Self::of_tables(&checked.tables, rest)
+            },
         };
         expected.written_by = rest.and_then(|rest| written_by(&rest.header));
         if checked.part.is_some() {
@@ -148,7 +158,7 @@ impl Expected {
         } else if work.decision.no_tablespaces {
             expected.catalogue_rule = CatalogueRule::Names;
         }
-        expected
+        Ok(expected)
     }
 
     fn of_tables(found: &[TableData], rest: Option<&ArchiveSummary>) -> Self {

@@ -327,7 +327,10 @@ impl Run<'_> {
             Ok(plan) => plan,
             Err(error) => return Err(self.not_restored(record, error)),
         };
-        let expected = Expected::of_plan(&plan);
+        let expected = match Expected::of_plan(&plan).await {
+            Ok(expected) => expected,
+            Err(error) => return Err(self.not_restored(record, error)),
+        };
         let mut proof = DatabaseProof {
             name: record.name.clone(),
             attested: expected.from == ExpectedFrom::Attestation,

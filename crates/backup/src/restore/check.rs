@@ -10,7 +10,8 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::{
-    ArchiveKind, ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc, TocEntry,
+    ArchiveKind, ArchiveSummary, Catalogue, CatalogueDetail, CheckOptions, Fingerprints,
+    PlainSummary, TableData, Toc, TocEntry,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
@@ -45,7 +46,7 @@ pub(crate) struct Checked {
     pub(crate) large_objects: Option<u64>,
     /// Of a restore of a part: entries, tables and large objects are those that were chosen.
     pub(crate) part: Option<Part>,
-    /// What else an archive says of itself, its catalogue among it; the tables are above.
+    /// What else an archive says of itself, without its catalogue; the tables are above.
     pub(crate) rest: Option<ArchiveSummary>,
     /// Each file by its name (empty for a single file).
     pub(crate) files: BTreeMap<String, Fingerprint>,
@@ -72,9 +73,27 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
             Some(backup) if backup.1.attestation.is_some() => Fingerprints::None,
             _ => Fingerprints::All,
         },
-        catalogue: archive::CatalogueDetail::Objects,
+        // Read when it is compared: of 100,000 tables it is much.
+        catalogue: CatalogueDetail::None,
     };
     read(source, move |files| files.check(format, &options)).await
+}
+
+/// The catalogue of a source that was checked; `None` for a plain dump.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) async fn catalogue(source: &Source) -> Result<Option<Catalogue>, BackupError> {
+    let name = match source.format {
+        SourceFormat::Custom => "",
+        SourceFormat::Directory => "toc.dat",
+        SourceFormat::Plain => return Ok(None),
+    };
+    let work = move |files: &Files| {
+        let opened = files.open(name).map_err(|error| in_words(&error))?;
+        archive::read_catalogue(opened).map_err(|error| in_words(&error))
+    };
+    read(source, work).await.map(Some)
 }
 
 /// Reads a source on a thread of its own.
@@ -202,13 +221,9 @@ impl Files {
             SourceFormat::Custom | SourceFormat::Plain => ("", ArchiveKind::Custom),
         };
         let open = || self.open(name).map_err(|error| in_words(&error));
-        let toc = archive::read_toc(open()?).map_err(|error| in_words(&error))?;
-        let options = CheckOptions {
-            catalogue: archive::CatalogueDetail::Objects,
-            ..CheckOptions::default()
-        };
-        let summary = archive::summarize_contents(open()?, kind, &options);
+        let summary = archive::summarize_contents(open()?, kind, &CheckOptions::default());
         let summary = summary.map_err(|error| in_words(&error))?;
+        let toc = archive::read_toc(open()?).map_err(|error| in_words(&error))?;
         let Some((tables, large_objects)) = attested(&toc, attestation) else {
             return Ok(None);
         };
@@ -244,29 +259,23 @@ impl Files {
             decoded: true,
         };
         match format {
-            SourceFormat::Custom => {
-                let mut first = open("")?;
-                let toc = archive::read_toc(&mut first).map_err(|error| in_words(&error));
+            SourceFormat::Custom | SourceFormat::Directory => {
+                let custom = format == SourceFormat::Custom;
+                let name = if custom { "" } else { "toc.dat" };
+                let mut reader = open(name)?;
+                let summary = match custom {
+                    true => archive::check_custom(&mut reader, options),
+                    false => archive::check_directory(
+                        &mut reader,
+                        |name| Ok(Box::new(self.open(name)?)),
+                        options,
+                    ),
+                };
                 // On an error too, the rest is read so that the hash can speak.
-                let toc = toc.or_else(|error| drain(first).and(Err(error)))?;
-                let mut reader = open("")?;
-                let summary = archive::check_custom(&mut reader, options);
                 drain(reader)?;
                 let summary = summary.map_err(|error| in_words(&error))?;
-                Ok(checked(Some(toc), None, Some(summary)))
-            }
-            SourceFormat::Directory => {
-                let mut first = open("toc.dat")?;
-                let toc = archive::read_toc(&mut first).map_err(|error| in_words(&error));
-                let toc = toc.or_else(|error| drain(first).and(Err(error)))?;
-                let mut reader = open("toc.dat")?;
-                let summary = archive::check_directory(
-                    &mut reader,
-                    |name| Ok(Box::new(self.open(name)?)),
-                    options,
-                );
-                drain(reader)?;
-                let summary = summary.map_err(|error| in_words(&error))?;
+                // Not before: what the check needs beside is gone by now.
+                let toc = archive::read_toc(open(name)?).map_err(|error| in_words(&error))?;
                 Ok(checked(Some(toc), None, Some(summary)))
             }
             SourceFormat::Plain => {

@@ -38,6 +38,7 @@ pub use partial::database_for_part;
 pub use plan::plan_restore;
 
 pub(crate) use apply::carry_out;
+pub(crate) use check::catalogue;
 pub(crate) use create::{drop as drop_database, oid as database_oid};
 pub(crate) use feed::{checked_stored, plain_stream, upload_stored};
 pub(crate) use plan::{PlannedWork, role_statements};

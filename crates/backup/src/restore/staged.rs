@@ -113,7 +113,7 @@ impl Run<'_> {
     /// fingerprints, sequences, large objects, catalogue.
     pub(super) async fn compare(&mut self) -> Result<Counts, BackupError> {
         self.enter("comparing the staging database with the backup")?;
-        let expected = Expected::of_work(self.work);
+        let expected = Expected::of_work(self.work).await?;
         let wanted = expected.wanted();
         let observed = observe(
             self.executor,
