@@ -249,6 +249,43 @@ async fn bar_35_a_failing_statement_leaves_nothing() {
     }
 }
 
+/// pg_restore waits for no disk while it fills a new database; the transaction that names it does,
+/// also where the server's own setting is not to wait.
+#[tokio::test]
+async fn a_new_database_is_on_the_disk_when_it_has_its_name() {
+    let live = Live::start(15).await;
+    live.psql(
+        "postgres",
+        "CREATE DATABASE src; ALTER SYSTEM SET synchronous_commit = off;
+         ALTER SYSTEM SET wal_writer_delay = '10s';
+         ALTER SYSTEM SET wal_writer_flush_after = '1GB'; SELECT pg_reload_conf();",
+    );
+    live.psql(
+        "src",
+        "CREATE TABLE t AS SELECT generate_series(1, 9) AS n;
+         CREATE MATERIALIZED VIEW m AS SELECT current_setting('synchronous_commit') AS waits",
+    );
+    let path = live.dump("src", "custom", &["-Fc"]);
+    let plan = live.plan(&file_as(&path, "copy")).await.unwrap();
+    live.apply(&plan).await.unwrap();
+    // What came after the name is next to nothing.
+    let behind = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 65536";
+    assert_eq!(live.psql("postgres", behind), "t");
+    assert_eq!(live.psql("copy", "SELECT waits FROM m"), "off");
+
+    live.psql(
+        "postgres",
+        "ALTER SYSTEM RESET synchronous_commit; SELECT pg_reload_conf();",
+    );
+    let mut request = file_as(&path, "");
+    request.place = RestorePlace::InPlace {
+        name: "src".to_owned(),
+    };
+    let plan = live.plan(&request).await.unwrap();
+    live.apply(&plan).await.unwrap();
+    assert_eq!(live.psql("src", "SELECT waits FROM m"), "on");
+}
+
 #[tokio::test]
 async fn in_place_rolls_back_or_replaces() {
     let live = with_source(15).await;

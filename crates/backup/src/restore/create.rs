@@ -25,6 +25,16 @@ struct Script {
     vars: Vec<(String, String)>,
 }
 
+/// Before the transaction by which a filled database counts. It waits until it is on the server's
+/// disk, and with it everything that was written before: filling waits for nothing
+/// ([`dbexec::Invocation::asynchronous_commit`]). Where the server waits for nobody (`off`), this one
+/// transaction waits for the server's own disk.
+pub(super) const DURABLE: &str = "\
+SELECT pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit') \
+  WHEN 'off' THEN 'local' ELSE pg_catalog.current_setting('synchronous_commit') END, false) AS durable \
+  \\gset pgstow_
+";
+
 impl Script {
     /// A variable; returns its name.
     fn var(&mut self, value: &str) -> String {
@@ -197,6 +207,7 @@ pub(crate) async fn rename(
     name: &str,
 ) -> Result<(), ExecError> {
     let mut script = Script::default();
+    script.push(DURABLE);
     script.push("ALTER DATABASE ").identifier(working);
     script.push(" RENAME TO ").identifier(name);
     script.push(";\n");

@@ -267,7 +267,11 @@ impl Filling<'_> {
         let run = |args, input| {
             let database = Some(self.destination.database.to_owned());
             let cancel = self.cancel.clone();
-            let invocation = Invocation::new(program, args, database, input, cancel);
+            let mut invocation = Invocation::new(program, args, database, input, cancel);
+            // A new database counts when it gets its name, and the transaction that gives it waits
+            // for the disk, as far as everything before it too. Each of pg_restore's statements is
+            // a transaction.
+            invocation.asynchronous_commit = !self.destination.in_place;
             run(self.executor, invocation, progress, self.sink)
         };
         let format = match &beside.contents {

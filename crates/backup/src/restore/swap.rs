@@ -14,7 +14,7 @@ use dbexec::{ExecError, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::psql;
+use super::{create::DURABLE, psql};
 
 /// First key of the advisory locks by which the two sessions know each other: `pgs`, then which.
 const MOVER: u32 = 0x7067_7301;
@@ -272,7 +272,8 @@ pub(crate) async fn exchange(
         ("mover", &mover),
         ("ender", &ender),
     ];
-    let (moving, ending) = (format!("{PREPARE}{MOVE}"), format!("{PREPARE}{END}"));
+    let moving = format!("{PREPARE}{DURABLE}{MOVE}");
+    let ending = format!("{PREPARE}{END}");
     let never = CancellationToken::new();
     let enough = CancellationToken::new();
     let mover = async {

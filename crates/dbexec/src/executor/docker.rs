@@ -131,6 +131,7 @@ impl DockerPgExecutor {
             application_name: invocation
                 .application_name
                 .unwrap_or_else(|| self.inner.settings.application_name.clone()),
+            asynchronous_commit: invocation.asynchronous_commit,
             into,
         };
         let process = self.inner.start_process(wanted).await?;
@@ -381,7 +382,7 @@ impl Inner {
             application_name: wanted.application_name.clone(),
             ..self.settings.clone()
         };
-        let mut env = variables(connection, &settings);
+        let mut env = variables(connection, &settings, wanted.asynchronous_commit);
         let stdin = wanted.stdin;
         // psql of any version will do for queries, so the search for programs is not waited for.
         let direct = match self.programs.get() {
@@ -450,6 +451,7 @@ struct Wanted {
     database: Option<String>,
     stdin: bool,
     application_name: String,
+    asynchronous_commit: bool,
     /// FIFO of the container that takes standard output in place of the engine's stream.
     into: Option<String>,
 }
@@ -578,7 +580,7 @@ impl sessions::RunPsql for Inner {
             ..self.settings.clone()
         };
         let creds = &self.context.creds;
-        let env = variables(Some((creds, &creds.database)), &settings);
+        let env = variables(Some((creds, &creds.database)), &settings, false);
         let argv: Vec<String> = if !self.programs().await?.shell {
             let (info, _) = self.resolve(PgProgram::Psql).await?;
             [&info.path, "-XAtqw", "-c", sql].map(str::to_owned).into()

@@ -46,10 +46,12 @@ pub(crate) const CLEARED: &[&str] = &[
     "PG_COLOR",
 ];
 
-/// Environment of a program: name and value. `connection` is `None` for a run without a server.
+/// Environment of a program: name and value. `connection` is `None` for a run without a server;
+/// `asynchronous_commit` as in [`super::Invocation`].
 pub(crate) fn variables(
     connection: Option<(&DbCreds, &str)>,
     settings: &ConnectionSettings,
+    asynchronous_commit: bool,
 ) -> Vec<(String, SecretString)> {
     let mut list = Vec::new();
     let mut set = |name: &str, value: &str| {
@@ -78,6 +80,7 @@ pub(crate) fn variables(
     // Otherwise times with a zone would be written as the server's or the role's setting says, and
     // two dumps of equal rows would differ.
     set("PGTZ", "UTC");
+    let mut options = Vec::new();
     if creds
         .host
         .as_deref()
@@ -85,7 +88,13 @@ pub(crate) fn variables(
     {
         // libpq has no variable for keepalives; the server's half notices a client that is gone.
         let seconds = settings.keepalives_idle.as_secs().max(1);
-        set("PGOPTIONS", &format!("-c tcp_keepalives_idle={seconds}"));
+        options.push(format!("-c tcp_keepalives_idle={seconds}"));
+    }
+    if asynchronous_commit {
+        options.push("-c synchronous_commit=off".to_owned());
+    }
+    if !options.is_empty() {
+        set("PGOPTIONS", &options.join(" "));
     }
     let tls = &creds.tls;
     if let Some(mode) = tls.mode {
@@ -116,7 +125,7 @@ mod tests {
     #[test]
     fn a_run_without_a_server_gets_no_credentials() {
         let settings = ConnectionSettings::new("r");
-        let names: Vec<String> = variables(None, &settings)
+        let names: Vec<String> = variables(None, &settings, false)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
@@ -137,8 +146,36 @@ mod tests {
             },
         };
         let settings = ConnectionSettings::new("r");
-        for (name, _) in variables(Some((&creds, "d")), &settings) {
+        for (name, _) in variables(Some((&creds, "d")), &settings, true) {
             assert!(CLEARED.contains(&name.as_str()), "{name}");
         }
+    }
+
+    #[test]
+    fn options_of_the_server_are_put_together() {
+        let options = |host: Option<&str>, asynchronous: bool| {
+            let creds = DbCreds {
+                host: host.map(str::to_owned),
+                port: 1,
+                database: "d".to_owned(),
+                user: "u".to_owned(),
+                password: None,
+                tls: TlsOptions::default(),
+            };
+            let mut settings = ConnectionSettings::new("r");
+            settings.keepalives_idle = std::time::Duration::from_secs(9);
+            variables(Some((&creds, "d")), &settings, asynchronous)
+                .into_iter()
+                .find(|(name, _)| name == "PGOPTIONS")
+                .map(|(_, value)| value.expose_secret().to_owned())
+        };
+        assert_eq!(options(None, false), None);
+        assert_eq!(options(Some("/tmp"), false), None);
+        let idle = "-c tcp_keepalives_idle=9";
+        assert_eq!(options(Some("h"), false).as_deref(), Some(idle));
+        let off = "-c synchronous_commit=off";
+        assert_eq!(options(None, true).as_deref(), Some(off));
+        let both = format!("{idle} {off}");
+        assert_eq!(options(Some("h"), true), Some(both));
     }
 }

@@ -118,6 +118,7 @@ impl Inner {
         path: &str,
         database: Option<&str>,
         settings: &ConnectionSettings,
+        asynchronous_commit: bool,
     ) -> Command {
         let connection = database.map(|name| (&self.context.creds, name));
         let mut command = Command::new(path);
@@ -138,7 +139,7 @@ impl Inner {
         command
             .env("PGSYSCONFDIR", "/nonexistent")
             .env("PGSERVICEFILE", "/dev/null");
-        for (name, value) in variables(connection, settings) {
+        for (name, value) in variables(connection, settings, asynchronous_commit) {
             command.env(name, value.expose_secret());
         }
         command
@@ -354,7 +355,7 @@ impl sessions::RunPsql for Inner {
             ..self.settings.clone()
         };
         let database = &self.context.creds.database;
-        let mut command = self.command(&info.path, Some(database), &settings);
+        let mut command = self.command(&info.path, Some(database), &settings, false);
         command.args(["-XAtqw", "-c", sql]).stdin(Stdio::null());
         let program = PgProgram::Psql;
         let output = command.output().await.map_err(|source| ExecError::Spawn {
@@ -407,7 +408,9 @@ impl PgExecutor for HostPgExecutor {
                 .unwrap_or_else(|| self.inner.settings.application_name.clone()),
             ..self.inner.settings.clone()
         };
-        let mut command = self.inner.command(&info.path, database, &settings);
+        let waits_not = invocation.asynchronous_commit;
+        let inner = &self.inner;
+        let mut command = inner.command(&info.path, database, &settings, waits_not);
         command
             .args(&invocation.args)
             .stdout(Stdio::piped())

@@ -158,6 +158,10 @@ pub struct Invocation {
     /// Whether the program has work now. While it has none, it may be still as long as it likes;
     /// without this, silence is always looked into.
     pub busy: Option<Arc<std::sync::atomic::AtomicBool>>,
+    /// Whether its sessions do not wait until each of their transactions is on the server's disk
+    /// (`synchronous_commit = off`): for what counts only when a later transaction, which waits,
+    /// says so.
+    pub asynchronous_commit: bool,
 }
 
 impl Invocation {
@@ -179,6 +183,7 @@ impl Invocation {
             on_stderr: None,
             application_name: None,
             busy: None,
+            asynchronous_commit: false,
         }
     }
 }
