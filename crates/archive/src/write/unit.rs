@@ -3,7 +3,7 @@
 
 use crate::{
     error::ArchiveError,
-    fingerprint::Fingerprint,
+    fingerprint::{Fingerprint, ItemHash},
     rows::RowCounter,
     write::{
         DumpData, WriteFormat,
@@ -38,7 +38,7 @@ pub struct UnitSummary {
 }
 
 impl UnitEncoder {
-    /// `fingerprint` says whether the rows are fingerprinted.
+    /// `hash`: by what the rows are fingerprinted, if at all.
     ///
     /// # Errors
     /// [`ArchiveError::Unsupported`] when the entry does not hold rows, and for a level that does
@@ -46,12 +46,12 @@ impl UnitEncoder {
     pub fn new(
         format: WriteFormat,
         entry: &DumpData,
-        fingerprint: bool,
+        hash: Option<ItemHash>,
     ) -> Result<Self, ArchiveError> {
         format.check_level()?;
         entry.copy_statement()?;
         Ok(Self {
-            rows: RowCounter::new(fingerprint, entry.columns.as_deref().map(<[usize]>::to_vec)),
+            rows: RowCounter::new(hash, entry.columns.as_deref().map(<[usize]>::to_vec)),
             bytes: 0,
             compressor: Compressor::new(format, Role::Part),
             subject: format!("the data of {}", entry.describe()),

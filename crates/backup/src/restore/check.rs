@@ -10,7 +10,8 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::{
-    ArchiveKind, ArchiveSummary, CheckOptions, Fingerprints, PlainSummary, TableData, Toc, TocEntry,
+    ArchiveKind, ArchiveSummary, CheckOptions, Fingerprints, ItemHash, PlainSummary, TableData,
+    Toc, TocEntry,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
@@ -72,6 +73,7 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
             Some(backup) if backup.1.attestation.is_some() => Fingerprints::None,
             _ => Fingerprints::All,
         },
+        hash: ItemHash::default(),
         catalogue: archive::CatalogueDetail::Objects,
     };
     read(source, move |files| files.check(format, &options)).await

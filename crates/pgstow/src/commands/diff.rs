@@ -119,11 +119,19 @@ fn tell(printer: &Printer, name: &str, compared: &DatabaseDiff) {
             "{name}: objects were not compared, a plain script has no table of contents"
         ));
     }
-    if compared.not_compared > 0 {
+    let without = compared.not_compared - compared.hashed_differently;
+    if without > 0 {
         printer.message(format!(
-            "{name}: {} tables have as many rows as before, and without fingerprints in both \
-             backups nothing more is known of them",
-            compared.not_compared
+            "{name}: {without} tables have as many rows as before, and without fingerprints in both \
+             backups nothing more is known of them"
+        ));
+    }
+    if compared.hashed_differently > 0 {
+        printer.message(format!(
+            "{name}: {} tables have as many rows as before; whether these are the same could not be \
+             compared, because the two backups hash rows differently (one was made by an older \
+             pgstow): restore both with pgstow restore ID --as NAME and compare them there",
+            compared.hashed_differently
         ));
     }
 }
