@@ -3,7 +3,7 @@
 
 use std::io::{Cursor, Read};
 
-use archive::{CheckOptions, Fingerprints, check_custom, read_entry_data, read_toc};
+use archive::{CheckOptions, Fingerprints, ItemHash, check_custom, read_entry_data, read_toc};
 use libfuzzer_sys::fuzz_target;
 
 /// A reader that gives one byte at a time.
@@ -19,6 +19,7 @@ impl<R: Read> Read for Single<R> {
 fuzz_target!(|bytes: &[u8]| {
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
+        hash: ItemHash::Xxh3,
         catalogue: archive::CatalogueDetail::Objects,
     };
     let Ok(summary) = check_custom(Cursor::new(bytes), &options) else {

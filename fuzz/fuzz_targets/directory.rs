@@ -4,7 +4,7 @@
 
 use std::io::{self, Cursor};
 
-use archive::{CheckOptions, Fingerprints, check_directory};
+use archive::{CheckOptions, Fingerprints, ItemHash, check_directory};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -14,6 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (toc, file) = rest.split_at(rest.len().min(usize::from(u16::from_be_bytes(*length))));
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
+        hash: ItemHash::Xxh3,
         catalogue: archive::CatalogueDetail::Objects,
     };
     // The compression of the files is that of their first byte.

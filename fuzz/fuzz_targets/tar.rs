@@ -3,12 +3,13 @@
 
 use std::io::Cursor;
 
-use archive::{CheckOptions, Fingerprints, check_tar};
+use archive::{CheckOptions, Fingerprints, ItemHash, check_tar};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
+        hash: ItemHash::Xxh3,
         catalogue: archive::CatalogueDetail::Objects,
     };
     // Mutated headers rarely keep their checksum: it is put right, so that what is behind it is

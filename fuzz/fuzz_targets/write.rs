@@ -5,13 +5,14 @@ use std::io::{self, Cursor};
 
 use archive::{
     ArchiveKind, ArchiveSummary, CheckOptions, Compression, DataConsumer, DumpDataKind,
-    EntryWriter, Fingerprints, LargeObjectEncoder, LargeObjectsWriter, RowsEntry, UnitEncoder,
+    EntryWriter, Fingerprints, ItemHash, LargeObjectEncoder, LargeObjectsWriter, RowsEntry, UnitEncoder,
     WriteFormat, check_custom, copy_toc, read_toc, stream_custom, toc_without_data,
 };
 use libfuzzer_sys::fuzz_target;
 
 const OPTIONS: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
+    hash: ItemHash::Xxh3,
     catalogue: archive::CatalogueDetail::Objects,
 };
 
@@ -131,7 +132,7 @@ fn written_anew(
         if matches!(entry.kind, DumpDataKind::LargeObjects { .. }) {
             let mut writer =
                 LargeObjectsWriter::begin(format, entry, &mut archive).expect("it is of these");
-            let mut encoder = LargeObjectEncoder::new(format, true).expect("the level exists");
+            let mut encoder = LargeObjectEncoder::new(format, Some(OPTIONS.hash)).expect("the level exists");
             // Whose they are does not matter for what is in them.
             for (oid, content) in std::mem::take(&mut objects) {
                 encoder
@@ -154,7 +155,7 @@ fn written_anew(
             let end = rest[at..].iter().position(|byte| *byte == b'\n');
             let (now, after) = rest.split_at(end.map_or(rest.len(), |end| at + end + 1));
             rest = after;
-            let mut encoder = UnitEncoder::new(format, entry, true).expect("it holds rows");
+            let mut encoder = UnitEncoder::new(format, entry, Some(OPTIONS.hash)).expect("it holds rows");
             encoder.push(now, &mut archive).expect("they are rows");
             writer.add(&encoder.finish(&mut archive).expect("they are rows"));
             if rest.is_empty() {

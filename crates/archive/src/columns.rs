@@ -6,23 +6,46 @@
 
 use memchr::memchr;
 
-use crate::fingerprint::{ItemHasher, hash};
+use crate::fingerprint::{ItemHash, ItemHasher};
 
 /// Most columns of a table of PostgreSQL.
 const COLUMNS_LIMIT: usize = 1600;
 
-/// Hashes one row of COPY's text format, in which tabs stand only between columns.
+/// The hash of a row of COPY's text format, in which tabs stand only between columns: the hash over
+/// the hashes of the columns, in this order of theirs.
+pub(crate) fn hash_by_columns(hash: ItemHash, row: &[u8], order: &[usize]) -> u128 {
+    // What is too much for the columns belongs to the last, as below.
+    let fields = row.splitn(order.len(), |byte| *byte == b'\t');
+    hash_in_order(
+        hash,
+        &fields.map(|field| hash.of(field)).collect::<Vec<_>>(),
+        order,
+    )
+}
+
+fn hash_in_order(hash: ItemHash, fields: &[u128], order: &[usize]) -> u128 {
+    let mut item = Vec::with_capacity(order.len() * size_of::<u128>());
+    for at in order {
+        let field = fields.get(*at).copied().unwrap_or_default();
+        item.extend(field.to_be_bytes());
+    }
+    hash.of(&item)
+}
+
+/// As [`hash_by_columns`], of a row that comes in pieces.
 pub(crate) struct RowHasher {
+    hash: ItemHash,
     done: Vec<u128>,
     field: ItemHasher,
     columns: usize,
 }
 
 impl RowHasher {
-    pub(crate) fn new(columns: usize) -> Self {
+    pub(crate) fn new(hash: ItemHash, columns: usize) -> Self {
         Self {
+            hash,
             done: Vec::with_capacity(columns),
-            field: ItemHasher::default(),
+            field: ItemHasher::new(hash),
             columns,
         }
     }
@@ -34,7 +57,8 @@ impl RowHasher {
             && let Some(end) = memchr(b'\t', bytes)
         {
             self.field.push(&bytes[..end]);
-            self.done.push(std::mem::take(&mut self.field).finish());
+            let field = std::mem::replace(&mut self.field, ItemHasher::new(self.hash));
+            self.done.push(field.finish());
             bytes = &bytes[end + 1..];
         }
         self.field.push(bytes);
@@ -43,12 +67,7 @@ impl RowHasher {
     /// The hash over the hashes of the columns, in this order of theirs.
     pub(crate) fn finish(mut self, order: &[usize]) -> u128 {
         self.done.push(self.field.finish());
-        let mut item = Vec::with_capacity(self.done.len() * size_of::<u128>());
-        for at in order {
-            let field = self.done.get(*at).copied().unwrap_or_default();
-            item.extend(field.to_be_bytes());
-        }
-        hash(&item)
+        hash_in_order(self.hash, &self.done, order)
     }
 }
 

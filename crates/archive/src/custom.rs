@@ -51,7 +51,7 @@ pub fn check_custom(
                 if oid == 0 {
                     break;
                 }
-                let mut sink = LargeObjectSink::new(oid, options.fingerprints.of_large_objects());
+                let mut sink = LargeObjectSink::new(oid, options.of_large_objects());
                 read_pieces(&mut reader, &mut decoder, &mut |piece| {
                     sink.push(piece);
                     Ok(())
@@ -59,7 +59,7 @@ pub fn check_custom(
                 sink.add_to(summary);
             }
         } else {
-            let mut sink = DataSink::new(entry, options.fingerprints);
+            let mut sink = DataSink::new(entry, options);
             read_pieces(&mut reader, &mut decoder, &mut |piece| sink.push(piece))?;
             summary.tables.extend(sink.finish()?);
         }

@@ -3,9 +3,9 @@
 use crate::{
     columns::order_of_columns,
     error::ArchiveError,
-    fingerprint::{Fingerprint, ItemHasher},
+    fingerprint::{Fingerprint, ItemHash, ItemHasher},
     name::Name,
-    options::Fingerprints,
+    options::CheckOptions,
     rows::RowCounter,
     summary::{ArchiveSummary, TableData},
     toc::{DataPosition, TocEntry, describe},
@@ -95,13 +95,13 @@ pub(crate) struct DataSink<'a> {
 }
 
 impl<'a> DataSink<'a> {
-    pub(crate) fn new(entry: &'a DataEntry, fingerprints: Fingerprints<'_>) -> Self {
+    pub(crate) fn new(entry: &'a DataEntry, options: &CheckOptions<'_>) -> Self {
         Self {
             entry,
             bytes: 0,
             rows: entry
                 .copied
-                .then(|| RowCounter::new(fingerprints.of_table(entry.oid), entry.columns())),
+                .then(|| RowCounter::new(options.of_table(entry.oid), entry.columns())),
         }
     }
 
@@ -145,33 +145,33 @@ impl<'a> DataSink<'a> {
 pub(crate) struct LargeObjectSink {
     oid: u32,
     bytes: u64,
-    hasher: Option<ItemHasher>,
+    hasher: Option<(ItemHash, ItemHasher)>,
 }
 
 impl LargeObjectSink {
-    pub(crate) fn new(oid: u32, fingerprint: bool) -> Self {
+    pub(crate) fn new(oid: u32, hash: Option<ItemHash>) -> Self {
         Self {
             oid,
             bytes: 0,
-            hasher: fingerprint.then(ItemHasher::default),
+            hasher: hash.map(|hash| (hash, ItemHasher::new(hash))),
         }
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
-        if let Some(hasher) = &mut self.hasher {
+        if let Some((_, hasher)) = &mut self.hasher {
             hasher.push(bytes);
         }
     }
 
     /// What the large object adds to the sums.
     pub(crate) fn finish(self) -> LargeObjectsSummary {
-        let fingerprint = self.hasher.map(|hasher| {
+        let fingerprint = self.hasher.map(|(hash, hasher)| {
             let mut item = [0; 20];
             item[..4].copy_from_slice(&self.oid.to_be_bytes());
             item[4..].copy_from_slice(&hasher.finish().to_be_bytes());
             let mut fingerprint = Fingerprint::default();
-            fingerprint.add(&item);
+            fingerprint.add(hash, &item);
             fingerprint
         });
         LargeObjectsSummary {

@@ -54,10 +54,8 @@ pub fn check_directory(
                     for (oid, file) in read_list(list, name, &mut summary.stored_bytes)? {
                         match open_data(&mut open, &file)? {
                             Some(mut data) => {
-                                let mut sink = LargeObjectSink::new(
-                                    oid,
-                                    options.fingerprints.of_large_objects(),
-                                );
+                                let mut sink =
+                                    LargeObjectSink::new(oid, options.of_large_objects());
                                 summary.stored_bytes += data.decode(&mut |piece| {
                                     sink.push(piece);
                                     Ok(())
@@ -75,7 +73,7 @@ pub fn check_directory(
                 Err(source) => return Err(unreadable(name, source)),
             }
         } else if let Some(mut data) = open_data(&mut open, name)? {
-            let mut sink = DataSink::new(entry, options.fingerprints);
+            let mut sink = DataSink::new(entry, options);
             summary.stored_bytes += data.decode(&mut |piece| sink.push(piece))?;
             summary.files.push(data.name);
             summary.tables.extend(sink.finish()?);

@@ -37,7 +37,7 @@ pub use contents::summarize_contents;
 pub use custom::{check_custom, read_entry_data};
 pub use directory::{check_directory, read_directory_entry_data};
 pub use error::ArchiveError;
-pub use fingerprint::{Fingerprint, NoFingerprint};
+pub use fingerprint::{Fingerprint, ItemHash, NoFingerprint, NoItemHash};
 pub use header::{ArchiveKind, ArchiveVersion, Compression, DumpTime, Header, MAGIC};
 pub use name::{LastName, Name};
 pub use options::{CatalogueDetail, CheckOptions, Fingerprints};

@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use crate::fingerprint::ItemHash;
+
 /// What a check of a whole archive is to find out. By default: nothing that costs time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckOptions<'a> {
     /// Which rows are fingerprinted.
     pub fingerprints: Fingerprints<'a>,
+    /// By which hash.
+    pub hash: ItemHash,
     /// What is taken from the table of contents about the definitions of all objects.
     pub catalogue: CatalogueDetail,
 }
@@ -37,17 +41,24 @@ pub enum Fingerprints<'a> {
     TablesAlone(&'a (dyn Fn(u32) -> bool + Send + Sync)),
 }
 
-impl Fingerprints<'_> {
-    pub(crate) fn of_table(self, oid: u32) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Tables(wanted) | Self::TablesAlone(wanted) => wanted(oid),
-        }
+impl CheckOptions<'_> {
+    /// The hash of a table's rows, where they are fingerprinted.
+    pub(crate) fn of_table(&self, oid: u32) -> Option<ItemHash> {
+        let wanted = match self.fingerprints {
+            Fingerprints::None => false,
+            Fingerprints::All => true,
+            Fingerprints::Tables(wanted) | Fingerprints::TablesAlone(wanted) => wanted(oid),
+        };
+        wanted.then_some(self.hash)
     }
 
-    pub(crate) fn of_large_objects(self) -> bool {
-        matches!(self, Self::All | Self::Tables(_))
+    /// The hash of the large objects, where they are fingerprinted.
+    pub(crate) fn of_large_objects(&self) -> Option<ItemHash> {
+        matches!(
+            self.fingerprints,
+            Fingerprints::All | Fingerprints::Tables(_)
+        )
+        .then_some(self.hash)
     }
 }
 

@@ -7,8 +7,8 @@
 use memchr::memchr_iter;
 
 use crate::{
-    columns::RowHasher,
-    fingerprint::{Fingerprint, ItemHasher},
+    columns::{RowHasher, hash_by_columns},
+    fingerprint::{Fingerprint, ItemHash, ItemHasher},
 };
 
 /// What ends the rows: the terminator with all that follows it.
@@ -23,7 +23,7 @@ const TERMINATOR: &[u8] = b"\\.";
 #[derive(Default)]
 pub(crate) struct RowCounter {
     rows: u64,
-    fingerprint: Option<Fingerprint>,
+    fingerprint: Option<(ItemHash, Fingerprint)>,
     /// For rows that are hashed column by column: the order of their columns.
     columns: Option<Vec<usize>>,
     /// The part of a line that earlier pieces held.
@@ -44,7 +44,7 @@ struct Line {
 
 /// Hashes a line that comes in pieces.
 enum LineHasher {
-    Whole(Box<ItemHasher>),
+    Whole(ItemHasher),
     ByColumns(RowHasher),
 }
 
@@ -56,9 +56,9 @@ pub(crate) struct Rows {
 }
 
 impl RowCounter {
-    pub(crate) fn new(fingerprint: bool, columns: Option<Vec<usize>>) -> Self {
+    pub(crate) fn new(hash: Option<ItemHash>, columns: Option<Vec<usize>>) -> Self {
         Self {
-            fingerprint: fingerprint.then(Fingerprint::default),
+            fingerprint: hash.map(|hash| (hash, Fingerprint::default())),
             columns,
             ..Self::default()
         }
@@ -82,11 +82,9 @@ impl RowCounter {
                 None => {
                     self.rows += 1;
                     match (&mut self.fingerprint, &self.columns) {
-                        (Some(fingerprint), None) => fingerprint.add(line),
-                        (Some(fingerprint), Some(order)) => {
-                            let mut hasher = RowHasher::new(order.len());
-                            hasher.push(line);
-                            fingerprint.add_hash(hasher.finish(order));
+                        (Some((hash, fingerprint)), None) => fingerprint.add(*hash, line),
+                        (Some((hash, fingerprint)), Some(order)) => {
+                            fingerprint.add_hash(hash_by_columns(*hash, line, order));
                         }
                         (None, _) => {}
                     }
@@ -100,8 +98,10 @@ impl RowCounter {
         }
         if begin < bytes.len() {
             let hasher = || match (&self.fingerprint, &self.columns) {
-                (Some(_), Some(order)) => Some(LineHasher::ByColumns(RowHasher::new(order.len()))),
-                (Some(_), None) => Some(LineHasher::Whole(Box::default())),
+                (Some((hash, _)), Some(order)) => {
+                    Some(LineHasher::ByColumns(RowHasher::new(*hash, order.len())))
+                }
+                (Some((hash, _)), None) => Some(LineHasher::Whole(ItemHasher::new(*hash))),
                 (None, _) => None,
             };
             self.line
@@ -121,7 +121,7 @@ impl RowCounter {
             return true;
         }
         self.rows += 1;
-        if let (Some(fingerprint), Some(hasher)) = (&mut self.fingerprint, line.hasher) {
+        if let (Some((_, fingerprint)), Some(hasher)) = (&mut self.fingerprint, line.hasher) {
             fingerprint.add_hash(match hasher {
                 LineHasher::Whole(hasher) => hasher.finish(),
                 LineHasher::ByColumns(hasher) => {
@@ -155,7 +155,7 @@ impl RowCounter {
         } else {
             Ok(Rows {
                 rows: self.rows,
-                fingerprint: self.fingerprint,
+                fingerprint: self.fingerprint.map(|(_, fingerprint)| fingerprint),
             })
         }
     }
@@ -168,7 +168,7 @@ impl RowCounter {
         if self.ended == BREAKS {
             Ok(Rows {
                 rows: self.rows,
-                fingerprint: self.fingerprint,
+                fingerprint: self.fingerprint.map(|(_, fingerprint)| fingerprint),
             })
         } else {
             Err("the rows end without their terminator (\\.)")
@@ -193,18 +193,23 @@ impl Line {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Fingerprint, RowCounter, Rows};
+    use super::{Fingerprint, ItemHash, RowCounter, Rows};
 
-    fn count(bytes: &[u8], piece: usize) -> Result<Rows, &'static str> {
-        count_by(None, bytes, piece)
+    fn hashes() -> impl Strategy<Value = ItemHash> {
+        prop::sample::select(vec![ItemHash::Sha256, ItemHash::Xxh3])
+    }
+
+    fn count(hash: ItemHash, bytes: &[u8], piece: usize) -> Result<Rows, &'static str> {
+        count_by(hash, None, bytes, piece)
     }
 
     fn count_by(
+        hash: ItemHash,
         columns: Option<Vec<usize>>,
         bytes: &[u8],
         piece: usize,
     ) -> Result<Rows, &'static str> {
-        let mut counter = RowCounter::new(true, columns);
+        let mut counter = RowCounter::new(Some(hash), columns);
         for piece in bytes.chunks(piece) {
             counter.push(piece)?;
         }
@@ -227,7 +232,7 @@ mod tests {
         ] {
             for piece in [1, 2, 3, 100] {
                 assert_eq!(
-                    count(text.as_bytes(), piece)
+                    count(ItemHash::Xxh3, text.as_bytes(), piece)
                         .map(|rows| rows.rows)
                         .map_err(|_| ()),
                     rows,
@@ -239,18 +244,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pieces_do_not_matter(rows in prop::collection::vec("[a\\\\.\t]{0,4}", 0..20), piece in 1_usize..9) {
+        fn the_pieces_do_not_matter(
+            hash in hashes(),
+            rows in prop::collection::vec("[a\\\\.\t]{0,4}", 0..20),
+            piece in 1_usize..9,
+        ) {
             let rows: Vec<_> = rows.into_iter().filter(|row| row != "\\.").collect();
             let mut text: String = rows.iter().flat_map(|row| [row.as_str(), "\n"]).collect();
             text.push_str("\\.\n\n\n");
             let mut fingerprint = Fingerprint::default();
-            rows.iter().for_each(|row| fingerprint.add(row.as_bytes()));
+            rows.iter().for_each(|row| fingerprint.add(hash, row.as_bytes()));
             let expected = Rows { rows: rows.len() as u64, fingerprint: Some(fingerprint) };
-            prop_assert_eq!(count(text.as_bytes(), piece), Ok(expected));
+            prop_assert_eq!(count(hash, text.as_bytes(), piece), Ok(expected));
         }
 
         #[test]
         fn the_order_of_columns_does_not_matter(
+            hash in hashes(),
             rows in prop::collection::vec(("[a-c]{0,4}", "[a-c]{1,4}", "[a-c]{0,4}"), 1..10),
             piece in 1_usize..9,
             at in any::<prop::sample::Index>(),
@@ -264,14 +274,14 @@ mod tests {
                 text.push_str("\\.\n\n\n");
                 text
             };
-            let straight = count_by(Some(vec![0, 1, 2]), text(&rows, false).as_bytes(), piece);
-            let turned = count_by(Some(vec![1, 2, 0]), text(&rows, true).as_bytes(), 1000);
+            let straight = count_by(hash, Some(vec![0, 1, 2]), text(&rows, false).as_bytes(), piece);
+            let turned = count_by(hash, Some(vec![1, 2, 0]), text(&rows, true).as_bytes(), 1000);
             prop_assert_eq!(straight, turned);
-            prop_assert_eq!(straight, count_by(Some(vec![0, 1, 2]), text(&rows, false).as_bytes(), 1000));
+            prop_assert_eq!(straight, count_by(hash, Some(vec![0, 1, 2]), text(&rows, false).as_bytes(), 1000));
             let mut changed = rows.clone();
             let row = &mut changed[at.index(rows.len())];
             (row.0, row.1) = (format!("{}{}", row.0, row.1), String::new());
-            prop_assert_ne!(straight, count_by(Some(vec![0, 1, 2]), text(&changed, false).as_bytes(), piece));
+            prop_assert_ne!(straight, count_by(hash, Some(vec![0, 1, 2]), text(&changed, false).as_bytes(), piece));
         }
     }
 }

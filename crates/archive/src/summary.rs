@@ -59,7 +59,7 @@ pub struct ArchiveSummary {
     /// Decoded bytes of large objects.
     pub large_object_bytes: u64,
     /// Fingerprint of the large objects, where it was asked for: over the oid (4 bytes, big
-    /// endian) and the first 16 bytes of the SHA-256 of the content of each.
+    /// endian) and the hash of the content of each (16 bytes, big endian).
     pub large_object_fingerprint: Option<Fingerprint>,
     /// Values of sequences, in the order of the table of contents. One whose statement is not
     /// understood is not here.

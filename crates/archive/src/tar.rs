@@ -114,7 +114,7 @@ impl<'a> Expected<'a> {
             return data.pieces(|_| Ok(()));
         }
         if let Some(entry) = self.rows.remove(name) {
-            let mut sink = DataSink::new(entry, options.fingerprints);
+            let mut sink = DataSink::new(entry, options);
             data.pieces(|piece| sink.push(piece))?;
             let table = sink.finish().map_err(|error| data.placed(error))?;
             summary.tables.extend(table);
@@ -140,7 +140,7 @@ impl<'a> Expected<'a> {
         if std::mem::replace(&mut self.note(oid)?.1, true) {
             return Err(data.archive.damaged(format!("the file {name} comes twice")));
         }
-        let mut sink = LargeObjectSink::new(oid, options.fingerprints.of_large_objects());
+        let mut sink = LargeObjectSink::new(oid, options.of_large_objects());
         data.pieces(|piece| {
             sink.push(piece);
             Ok(())

@@ -6,7 +6,7 @@ mod made;
 use std::io::{self, Cursor, Read};
 
 use archive::{
-    ArchiveError, CheckOptions, Fingerprint, Fingerprints, check_custom, check_directory,
+    ArchiveError, CheckOptions, Fingerprint, Fingerprints, ItemHash, check_custom, check_directory,
     check_plain, codes, read_toc,
 };
 use made::Writer;
@@ -385,10 +385,11 @@ proptest! {
         rows in prop::collection::vec("[a-z\\\\\t]{0,200}", 0..40),
         piece in 1_usize..300,
         compression in prop::sample::select(vec![0_u8, 1, 3]),
+        hash in prop::sample::select(vec![ItemHash::Sha256, ItemHash::Xxh3]),
     ) {
         let rows: Vec<_> = rows.into_iter().filter(|row| row != "\\.").collect();
         let mut expected = Fingerprint::default();
-        rows.iter().for_each(|row| expected.add(row.as_bytes()));
+        rows.iter().for_each(|row| expected.add(hash, row.as_bytes()));
         let mut text: String = rows.iter().rev().flat_map(|row| [row, "\n"]).collect();
         text.push_str("\\.\n\n\n");
         let data = match compression {
@@ -402,13 +403,13 @@ proptest! {
         };
         let pieces: Vec<_> = data.chunks(piece).collect();
         let writer = table(16, compression, &pieces);
-        let all = CheckOptions { fingerprints: Fingerprints::All, catalogue: archive::CatalogueDetail::None };
+        let all = CheckOptions { fingerprints: Fingerprints::All, hash, catalogue: archive::CatalogueDetail::None };
         let summary = check_custom(Cursor::new(&writer.bytes), &all).unwrap();
         prop_assert_eq!(summary.tables[0].fingerprint, Some(expected));
         prop_assert_eq!(summary.tables[0].oid, 1);
         for wanted in [true, false] {
             let only = |oid: u32| (oid == 1) == wanted;
-            let some = CheckOptions { fingerprints: Fingerprints::Tables(&only), catalogue: archive::CatalogueDetail::None };
+            let some = CheckOptions { fingerprints: Fingerprints::Tables(&only), hash, catalogue: archive::CatalogueDetail::None };
             let summary = check_custom(Cursor::new(&writer.bytes), &some).unwrap();
             prop_assert_eq!(summary.tables[0].fingerprint, wanted.then_some(expected));
         }

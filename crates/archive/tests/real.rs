@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 
 use archive::{
-    ArchiveError, ArchiveSummary, CheckOptions, Fingerprints, TableData, TocEntry, check_custom,
-    check_plain, check_tar, read_entry_data, read_toc,
+    ArchiveError, ArchiveSummary, CheckOptions, Fingerprints, ItemHash, TableData, TocEntry,
+    check_custom, check_plain, check_tar, read_entry_data, read_toc,
 };
 use support::{ALL_ROWS, Corpus, ROWS, check_dir};
 
@@ -20,6 +20,7 @@ fn whole_archives(major: u32) {
     let corpus = Corpus::new(major);
     let all = CheckOptions {
         fingerprints: Fingerprints::All,
+        hash: ItemHash::Xxh3,
         catalogue: archive::CatalogueDetail::Objects,
     };
     let mut found = None;
@@ -103,6 +104,7 @@ fn whole_archives(major: u32) {
 fn tar_archive(corpus: &Corpus) {
     let all = CheckOptions {
         fingerprints: Fingerprints::All,
+        hash: ItemHash::Xxh3,
         catalogue: archive::CatalogueDetail::Objects,
     };
     let path = corpus.dump("whole.tar", &["-Ft"]);

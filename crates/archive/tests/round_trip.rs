@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use archive::{ArchiveSummary, CheckOptions, DifferenceKind, Fingerprints, check_custom};
+use archive::{ArchiveSummary, CheckOptions, DifferenceKind, Fingerprints, ItemHash, check_custom};
 use server::Server;
 use testkit::schema::load_bar31;
 
 const OPTIONS: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
+    hash: ItemHash::Xxh3,
     catalogue: archive::CatalogueDetail::Objects,
 };
 

@@ -264,7 +264,7 @@ fn rows_that_are_no_rows_are_refused() {
         (b"\\.\nb\n", "terminator"),
     ] {
         for piece in [1, 100] {
-            let mut encoder = UnitEncoder::new(plain(), &entry, false).unwrap();
+            let mut encoder = UnitEncoder::new(plain(), &entry, None).unwrap();
             let mut pieces = rows.chunks(piece);
             let result = pieces
                 .try_for_each(|piece| encoder.push(piece, &mut Vec::new()))
@@ -278,7 +278,7 @@ fn rows_that_are_no_rows_are_refused() {
     other.kind = DumpDataKind::Other {
         kind: "TABLE DATA".into(),
     };
-    assert!(UnitEncoder::new(plain(), &other, true).is_err());
+    assert!(UnitEncoder::new(plain(), &other, Some(ALL.hash)).is_err());
 }
 
 #[test]

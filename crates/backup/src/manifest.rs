@@ -1,5 +1,8 @@
-//! Manifest, format version 1: immutable JSON that says what a backup holds and how to restore
-//! it, also without pgstow. An older program may read but never rewrite a newer format.
+//! Manifest: immutable JSON that says what a backup holds and how to restore it, also without pgstow.
+//!
+//! Format 1 hashes rows and large objects by SHA-256. Format 2 names their hash
+//! ([`Attestation::row_hash`]); a program that knows format 1 alone would compare wrongly and refuses
+//! it. This program reads both.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +17,7 @@ use crate::{
 };
 
 /// The format version that this program writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Tag of backups that a restore makes of what it replaces; its value is the restore's id.
 pub const SAFETY_TAG: &str = "safety";
 /// Name of the manifest in the backup's directory.

@@ -199,14 +199,14 @@ async fn a_newer_format_is_named_and_hides_nothing_else() {
     let path = home.backups().join(newer.id.as_str()).join("manifest.json");
     std::fs::write(
         &path,
-        r#"{"format_version": 2, "everything": "else differs"}"#,
+        r#"{"format_version": 3, "everything": "else differs"}"#,
     )
     .unwrap();
     let catalog = home.repo.catalog().await.unwrap();
     assert_eq!(catalog.backups, [older]);
     let problem = &catalog.damaged[0].problem;
     assert!(
-        problem.contains("format 2") && problem.contains("newer pgstow"),
+        problem.contains("format 3") && problem.contains("newer pgstow"),
         "{problem}"
     );
 }

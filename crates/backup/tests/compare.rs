@@ -6,7 +6,7 @@ mod support;
 use std::fs::File;
 use std::path::Path;
 
-use archive::{CheckOptions, Fingerprints};
+use archive::{CheckOptions, Fingerprints, ItemHash};
 use backup::compare::{
     CatalogueRule, CatalogueState, Comparison, Expected, Observed, compare, observe,
 };
@@ -21,6 +21,7 @@ const DATABASE: &str = "the source";
 fn expected(path: &Path) -> Expected {
     let options = CheckOptions {
         fingerprints: Fingerprints::All,
+        hash: ItemHash::default(),
         catalogue: archive::CatalogueDetail::Objects,
     };
     let summary = archive::check_custom(File::open(path).unwrap(), &options).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Cursor;
 use std::process::Command;
 
-use archive::{ArchiveSummary, CheckOptions, Fingerprints, check_custom};
+use archive::{ArchiveSummary, CheckOptions, Fingerprints, ItemHash, check_custom};
 
 use testkit::sets::{Set, Sizes};
 
@@ -64,6 +64,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             &archive,
             &CheckOptions {
                 fingerprints: Fingerprints::All,
+                hash: ItemHash::Xxh3,
                 catalogue: archive::CatalogueDetail::Objects,
             },
         )?;

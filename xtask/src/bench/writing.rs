@@ -5,7 +5,7 @@ use std::io::{self, Cursor};
 
 use archive::{
     ArchiveKind, CheckOptions, Compression, DataConsumer, DumpData, DumpDataKind, EntryWriter,
-    LargeObjectEncoder, RowsEntry, UnitEncoder, WriteFormat, copy_toc, stream_custom,
+    ItemHash, LargeObjectEncoder, RowsEntry, UnitEncoder, WriteFormat, copy_toc, stream_custom,
 };
 
 use super::reading::cpu_seconds;
@@ -50,8 +50,8 @@ pub(crate) fn run(stock: &[u8]) -> Result<(), String> {
             .map_err(|error| error.to_string())?;
         let is_rows = |entry: &&DumpData| matches!(entry.kind, DumpDataKind::Rows { .. });
         let entry = toc.data.iter().find(is_rows).ok_or("no table has rows")?;
-        let plain = fastest(&rows.bytes, format, entry, false)?;
-        let fingerprinted = fastest(&rows.bytes, format, entry, true)?;
+        let plain = fastest(&rows.bytes, format, entry, None)?;
+        let fingerprinted = fastest(&rows.bytes, format, entry, Some(ItemHash::Xxh3))?;
         let megabytes = rows.bytes.len() as f64 / 1e6;
         println!(
             "| {} {level} | {megabytes:.0} | {:.0} | {:.0} | {:.0} |",
@@ -93,7 +93,7 @@ pub(crate) fn run(stock: &[u8]) -> Result<(), String> {
 
 fn objects(format: WriteFormat, content: &[u8]) -> Result<(), archive::ArchiveError> {
     let mut output = Vec::new();
-    let mut encoder = LargeObjectEncoder::new(format, true)?;
+    let mut encoder = LargeObjectEncoder::new(format, Some(ItemHash::Xxh3))?;
     for oid in 1..=SMALL_ONES {
         encoder.encode(oid, content, &mut output)?;
         output.clear();
@@ -109,7 +109,7 @@ fn tables(format: WriteFormat, entry: &DumpData, rows: &[u8]) -> Result<(), arch
     let mut output = Vec::new();
     for _ in 0..SMALL_ONES {
         let mut writer = EntryWriter::begin(format, entry, &mut output)?;
-        let mut encoder = UnitEncoder::new(format, entry, true)?;
+        let mut encoder = UnitEncoder::new(format, entry, Some(ItemHash::Xxh3))?;
         encoder.push(&rows[..end], &mut output)?;
         writer.add(&encoder.finish(&mut output)?);
         writer.finish(&mut output)?;
@@ -123,12 +123,12 @@ fn fastest(
     rows: &[u8],
     format: WriteFormat,
     entry: &DumpData,
-    fingerprint: bool,
+    hash: Option<ItemHash>,
 ) -> Result<(f64, usize), String> {
     let mut best: Option<(f64, usize)> = None;
     for _ in 0..ROUNDS {
         let begin = cpu_seconds()?;
-        let stored = encode(rows, format, entry, fingerprint).map_err(|e| e.to_string())?;
+        let stored = encode(rows, format, entry, hash).map_err(|e| e.to_string())?;
         let took = cpu_seconds()? - begin;
         if best.is_none_or(|(seconds, _)| took < seconds) {
             best = Some((took, stored));
@@ -141,7 +141,7 @@ fn encode(
     mut rows: &[u8],
     format: WriteFormat,
     entry: &DumpData,
-    fingerprint: bool,
+    hash: Option<ItemHash>,
 ) -> Result<usize, archive::ArchiveError> {
     let mut output = Vec::new();
     let mut stored = 0;
@@ -150,7 +150,7 @@ fn encode(
         let end = rows[at..].iter().position(|byte| *byte == b'\n');
         let (unit, rest) = rows.split_at(end.map_or(rows.len(), |end| at + end + 1));
         rows = rest;
-        let mut encoder = UnitEncoder::new(format, entry, fingerprint)?;
+        let mut encoder = UnitEncoder::new(format, entry, hash)?;
         for piece in unit.chunks(PIECE) {
             encoder.push(piece, &mut output)?;
         }

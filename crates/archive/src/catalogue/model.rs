@@ -4,7 +4,7 @@ use std::io::Read;
 
 use crate::{
     error::ArchiveError,
-    fingerprint::{Fingerprint, ItemHasher},
+    fingerprint::{Fingerprint, ItemHash, ItemHasher},
     name::Name,
     options::CatalogueDetail,
     primitives::ArchiveReader,
@@ -60,7 +60,7 @@ pub struct CatalogueObject {
 }
 
 impl Catalogue {
-    /// Fingerprint of all objects, in whatever order they are.
+    /// Fingerprint of all objects by SHA-256, in whatever order they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = Fingerprint::default();
@@ -78,7 +78,7 @@ fn strict(entry: &TocEntry) -> u128 {
 }
 
 fn hash(entry: &TocEntry, owner: Option<&str>, definition: &str) -> u128 {
-    let mut hasher = ItemHasher::default();
+    let mut hasher = ItemHasher::new(ItemHash::Sha256);
     let parts = [
         Some(entry.kind.as_str()),
         entry.schema.as_deref(),

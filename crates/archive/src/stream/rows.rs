@@ -26,7 +26,7 @@ impl<'a> RowStream<'a> {
         Ok(Self {
             entry,
             consumer,
-            counter: RowCounter::new(false, None),
+            counter: RowCounter::new(None, None),
             held: 0,
         })
     }

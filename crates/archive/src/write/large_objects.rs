@@ -4,7 +4,7 @@ use crate::{
     custom::BLOCK_LARGE_OBJECTS,
     data::LargeObjectSink,
     error::ArchiveError,
-    fingerprint::Fingerprint,
+    fingerprint::{Fingerprint, ItemHash},
     write::{
         DumpData, DumpDataKind, WriteFormat,
         compress::{Compressor, Role, write_block_begin, write_int},
@@ -16,7 +16,7 @@ use crate::{
 /// [`LargeObjectsWriter::file_name`].
 pub struct LargeObjectEncoder {
     format: WriteFormat,
-    fingerprint: bool,
+    hash: Option<ItemHash>,
     summary: LargeObjectsSummary,
     /// The large object that is being encoded.
     current: Option<LargeObjectSink>,
@@ -45,15 +45,15 @@ impl LargeObjectsSummary {
 }
 
 impl LargeObjectEncoder {
-    /// `fingerprint` says whether the large objects are fingerprinted.
+    /// `hash`: by what the large objects are fingerprinted, if at all.
     ///
     /// # Errors
     /// [`ArchiveError::Unsupported`] for a level that does not exist.
-    pub fn new(format: WriteFormat, fingerprint: bool) -> Result<Self, ArchiveError> {
+    pub fn new(format: WriteFormat, hash: Option<ItemHash>) -> Result<Self, ArchiveError> {
         format.check_level()?;
         Ok(Self {
             format,
-            fingerprint,
+            hash,
             summary: LargeObjectsSummary::default(),
             current: None,
             compressor: Compressor::new(format, Role::Whole),
@@ -72,7 +72,7 @@ impl LargeObjectEncoder {
             // As pg_dump writes it.
             write_int(oid.cast_signed(), output);
         }
-        self.current = Some(LargeObjectSink::new(oid, self.fingerprint));
+        self.current = Some(LargeObjectSink::new(oid, self.hash));
         Ok(())
     }
 

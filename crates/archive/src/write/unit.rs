@@ -3,7 +3,7 @@
 
 use crate::{
     error::ArchiveError,
-    fingerprint::Fingerprint,
+    fingerprint::{Fingerprint, ItemHash},
     rows::RowCounter,
     write::{
         DumpData, WriteFormat,
@@ -40,7 +40,7 @@ pub struct UnitSummary {
 }
 
 impl UnitEncoder {
-    /// `fingerprint` says whether the rows are fingerprinted.
+    /// `hash`: by what the rows are fingerprinted, if at all.
     ///
     /// # Errors
     /// [`ArchiveError::Unsupported`] when the entry does not hold rows, and for a level that does
@@ -48,21 +48,21 @@ impl UnitEncoder {
     pub fn new(
         format: WriteFormat,
         entry: &DumpData,
-        fingerprint: bool,
+        hash: Option<ItemHash>,
     ) -> Result<Self, ArchiveError> {
         format.check_level()?;
         let compressor = Compressor::new(format, Role::Part);
-        Self::of(compressor, entry, fingerprint)
+        Self::of(compressor, entry, hash)
     }
 
     fn of(
         compressor: Compressor,
         entry: &DumpData,
-        fingerprint: bool,
+        hash: Option<ItemHash>,
     ) -> Result<Self, ArchiveError> {
         entry.copy_statement()?;
         Ok(Self {
-            rows: RowCounter::new(fingerprint, entry.columns.as_deref().map(<[usize]>::to_vec)),
+            rows: RowCounter::new(hash, entry.columns.as_deref().map(<[usize]>::to_vec)),
             bytes: 0,
             compressor,
             dump_id: entry.dump_id,
@@ -136,12 +136,12 @@ impl UsedEncoder {
     pub fn again(
         mut self,
         entry: &DumpData,
-        fingerprint: bool,
+        hash: Option<ItemHash>,
     ) -> Result<UnitEncoder, ArchiveError> {
         if entry.dump_id != self.dump_id {
             self.compressor.something_else()?;
         }
-        UnitEncoder::of(self.compressor, entry, fingerprint)
+        UnitEncoder::of(self.compressor, entry, hash)
     }
 }
 

@@ -6,13 +6,14 @@ use std::io::{self, Cursor, Read};
 
 use archive::{
     ArchiveError, ArchiveKind, ArchiveSummary, CheckOptions, Compression, DataConsumer, DumpData,
-    DumpDataKind, DumpToc, EntryWriter, Fingerprints, LargeObjectEncoder, LargeObjectsSummary,
-    LargeObjectsWriter, RowsEntry, TableData, UnitEncoder, UnitSummary, UsedEncoder, WriteFormat,
-    check_custom, check_directory, copy_toc, stream_custom,
+    DumpDataKind, DumpToc, EntryWriter, Fingerprints, ItemHash, LargeObjectEncoder,
+    LargeObjectsSummary, LargeObjectsWriter, RowsEntry, TableData, UnitEncoder, UnitSummary,
+    UsedEncoder, WriteFormat, check_custom, check_directory, copy_toc, stream_custom,
 };
 
 pub(crate) const ALL: CheckOptions<'static> = CheckOptions {
     fingerprints: Fingerprints::All,
+    hash: ItemHash::Xxh3,
     catalogue: archive::CatalogueDetail::Objects,
 };
 
@@ -214,8 +215,8 @@ impl Recoded {
         output: &mut Vec<u8>,
     ) -> UnitSummary {
         let mut encoder = match self.used.take() {
-            Some(used) => used.again(entry, true).unwrap(),
-            None => UnitEncoder::new(self.format, entry, true).unwrap(),
+            Some(used) => used.again(entry, Some(ALL.hash)).unwrap(),
+            None => UnitEncoder::new(self.format, entry, Some(ALL.hash)).unwrap(),
         };
         let mut rest = rows;
         while !rest.is_empty() {
@@ -234,7 +235,7 @@ impl Recoded {
         let mut writer = LargeObjectsWriter::begin(self.format, entry, &mut frame).unwrap();
         let custom = self.custom();
         for batch in objects.chunks(2) {
-            let mut encoder = LargeObjectEncoder::new(self.format, true).unwrap();
+            let mut encoder = LargeObjectEncoder::new(self.format, Some(ALL.hash)).unwrap();
             for (oid, content) in batch {
                 let mut bytes = Vec::new();
                 encoder.begin(*oid, &mut bytes).unwrap();

@@ -129,7 +129,7 @@ fn objects_difference(
 
 #[cfg(test)]
 mod tests {
-    use archive::Fingerprint;
+    use archive::{Fingerprint, ItemHash};
 
     use super::{AttestedLargeObjects, objects_difference};
 
@@ -137,7 +137,7 @@ mod tests {
     fn large_objects_are_compared_by_all_that_is_known() {
         let of = |item: &[u8]| {
             let mut fingerprint = Fingerprint::default();
-            fingerprint.add(item);
+            fingerprint.add(ItemHash::Xxh3, item);
             fingerprint
         };
         let attested = AttestedLargeObjects {

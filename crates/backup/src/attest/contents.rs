@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use archive::{
-    ArchiveSummary, CatalogueDetail, CheckOptions, Fingerprint, Fingerprints, Name, PlainSummary,
-    TableData,
+    ArchiveSummary, CatalogueDetail, CheckOptions, Fingerprint, Fingerprints, ItemHash, Name,
+    PlainSummary, TableData,
 };
 
 use super::budget::Chosen;
@@ -30,6 +30,8 @@ pub(crate) struct Wanted {
     tables: Arc<HashSet<u32>>,
     /// Whether large objects are fingerprinted.
     large_objects: bool,
+    /// By which hash.
+    hash: ItemHash,
     catalogue: bool,
 }
 
@@ -39,6 +41,7 @@ impl Wanted {
         Self {
             tables: Arc::new(chosen.tables),
             large_objects: chosen.large_objects,
+            hash: ItemHash::default(),
             catalogue: true,
         }
     }
@@ -58,6 +61,7 @@ impl Wanted {
         Self {
             tables: Arc::new(tables),
             large_objects,
+            hash: attestation.row_hash,
             catalogue: attestation.catalogue.is_some(),
         }
     }
@@ -70,14 +74,19 @@ impl Wanted {
         }
     }
 
-    /// Whether large objects are fingerprinted.
-    pub(crate) fn large_objects(&self) -> bool {
-        self.large_objects
+    /// Whether large objects are fingerprinted, and by which hash.
+    pub(crate) fn large_objects(&self) -> Option<ItemHash> {
+        self.large_objects.then_some(self.hash)
     }
 
-    /// Whether the rows of a table are fingerprinted.
-    pub(crate) fn table(&self, oid: u32) -> bool {
-        self.tables.contains(&oid)
+    /// Whether the rows of a table are fingerprinted, and by which hash.
+    pub(crate) fn table(&self, oid: u32) -> Option<ItemHash> {
+        self.tables.contains(&oid).then_some(self.hash)
+    }
+
+    /// The hash of what is fingerprinted.
+    pub(crate) fn hash(&self) -> ItemHash {
+        self.hash
     }
 
     /// The same in the words of the archive's reader.
@@ -89,6 +98,7 @@ impl Wanted {
                 (false, false) => Fingerprints::TablesAlone(&chosen),
                 (true, _) => Fingerprints::Tables(&chosen),
             },
+            hash: self.hash,
             catalogue: if self.catalogue {
                 CatalogueDetail::Fingerprint
             } else {

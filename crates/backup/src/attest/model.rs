@@ -1,6 +1,6 @@
 //! The attestation of one database, as the manifest holds it.
 
-use archive::{Fingerprint, Name};
+use archive::{Fingerprint, ItemHash, Name};
 use serde::{Deserialize, Serialize};
 
 /// What one database held when it was dumped.
@@ -15,6 +15,10 @@ pub struct Attestation {
     /// Which proof is missing, and why, in words; empty when nothing is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// The hash of rows and large objects in the fingerprints below; SHA-256 where it is not named,
+    /// in manifests of format 1.
+    #[serde(default = "super::text::hash::unnamed", with = "super::text::hash")]
+    pub row_hash: ItemHash,
     /// Every table that holds rows of its own, in the order of schema and name.
     #[serde(deserialize_with = "super::text::tables")]
     pub tables: Vec<AttestedTable>,
@@ -22,7 +26,7 @@ pub struct Attestation {
     pub sequences: Vec<AttestedSequence>,
     /// Large objects; `None` where the format does not tell (plain scripts).
     pub large_objects: Option<AttestedLargeObjects>,
-    /// Fingerprint of the catalogue: every object's definition, owner and privileges as pg_dump
+    /// Fingerprint of the catalogue by SHA-256: every object's definition, owner and privileges as pg_dump
     /// wrote them, without regard to their order. 32 hex digits; `None` for plain scripts.
     pub catalogue: Option<String>,
     /// Seconds that attesting took beside the dump.

@@ -44,6 +44,7 @@ pub(crate) fn settle(
     tables.sort_unstable_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
     let mut attestation = Attestation {
         snapshot: side.snapshot,
+        row_hash: wanted.hash(),
         tables,
         seconds,
         ..Attestation::default()
@@ -235,7 +236,7 @@ fn large_objects(
     AttestedLargeObjects {
         count: summary.large_objects,
         bytes: summary.large_object_bytes,
-        fingerprint: wanted.large_objects().then(|| {
+        fingerprint: wanted.large_objects().map(|_| {
             summary
                 .large_object_fingerprint
                 .unwrap_or_default()

@@ -57,6 +57,32 @@ pub(super) mod optional {
     }
 }
 
+/// A hash of rows by its name.
+pub(super) mod hash {
+    use archive::ItemHash;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// That of manifests that do not name one.
+    pub(in super::super) fn unnamed() -> ItemHash {
+        ItemHash::Sha256
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        hash: &ItemHash,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(hash.as_str())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<ItemHash, D::Error> {
+        let name = String::deserialize(from)?;
+        name.parse().map_err(Error::custom)
+    }
+}
+
 thread_local! {
     /// The last name of a schema that was read on this thread.
     static SCHEMA: RefCell<LastName> = RefCell::default();

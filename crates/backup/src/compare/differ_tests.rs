@@ -18,6 +18,7 @@ fn expected() -> Expected {
     };
     Expected {
         from: ExpectedFrom::Attestation,
+        row_hash: archive::ItemHash::default(),
         tables: BTreeMap::from([
             (key("a"), table(3, Some("aa"), TableScope::All)),
             (key("big"), table(1_000, None, TableScope::All)),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archive::{ArchiveSummary, Catalogue, Fingerprint, Header, TableData};
+use archive::{ArchiveSummary, Catalogue, Fingerprint, Header, ItemHash, TableData};
 
 use super::observed::Wanted;
 use crate::attest::{
@@ -53,6 +53,8 @@ pub struct ExpectedTable {
 pub struct Expected {
     /// Where the numbers come from.
     pub from: ExpectedFrom,
+    /// The hash of rows and large objects in fingerprints.
+    pub row_hash: ItemHash,
     /// Tables by schema and name, in UTF-8.
     pub tables: BTreeMap<(String, String), ExpectedTable>,
     /// Rows of tables whose names in the archive cannot be told, so that only their sum counts;
@@ -86,6 +88,7 @@ impl Expected {
         }
         Self {
             from: ExpectedFrom::Attestation,
+            row_hash: attestation.row_hash,
             tables,
             unnamed_rows: None,
             sequences: sequences(&attestation.sequences),
@@ -99,8 +102,8 @@ impl Expected {
         }
     }
 
-    /// From an archive that was read whole: of a backup without attestation, or of a file that
-    /// another tool made.
+    /// From an archive that was read whole, with [`ItemHash::default`]: of a backup without
+    /// attestation, or of a file that another tool made.
     #[must_use]
     pub fn of_archive(summary: &ArchiveSummary) -> Self {
         Self::of_tables(&summary.tables, Some(summary))
@@ -192,6 +195,7 @@ impl Expected {
         let known = rest.iter().flat_map(|rest| &rest.sequences);
         Self {
             from: ExpectedFrom::Archive,
+            row_hash: ItemHash::default(),
             tables: sums
                 .into_iter()
                 .map(|(key, sums)| (key, table(sums)))
@@ -243,6 +247,7 @@ impl Expected {
                 .large_objects
                 .as_ref()
                 .is_some_and(|objects| objects.fingerprint.is_some()),
+            row_hash: self.row_hash,
             catalogue: self.catalogue.is_some(),
         }
     }

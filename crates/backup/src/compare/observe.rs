@@ -61,7 +61,7 @@ pub async fn observe(
         database,
         arguments(executor.as_ref(), &program, &read, wanted),
         read.fingerprints,
-        wanted.catalogue,
+        wanted,
         &mut progress,
         cancel,
     )
@@ -252,7 +252,7 @@ async fn dump(
     database: &str,
     args: Vec<String>,
     oids: HashSet<u32>,
-    catalogue: bool,
+    wanted: &Wanted,
     progress: &mut Progress<'_>,
     cancel: &CancellationToken,
 ) -> Result<ArchiveSummary, BackupError> {
@@ -269,11 +269,13 @@ async fn dump(
     let cancel = cancel.child_token();
     let _end_program_on_return = cancel.clone().drop_guard();
     let (pieces, reader) = PieceReader::new();
+    let (hash, catalogue) = (wanted.row_hash, wanted.catalogue);
     let thread = tokio::task::spawn_blocking(move || {
         let of_table = |oid: u32| oids.contains(&oid);
         let options = CheckOptions {
             // Large objects too, where pg_dump writes any.
             fingerprints: Fingerprints::Tables(&of_table),
+            hash,
             catalogue: if catalogue {
                 CatalogueDetail::Objects
             } else {

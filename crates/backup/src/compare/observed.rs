@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archive::Catalogue;
+use archive::{Catalogue, ItemHash};
 
 use super::expected::WrittenBy;
 
@@ -13,6 +13,8 @@ pub struct Wanted {
     pub fingerprints: BTreeSet<(String, String)>,
     /// Whether the contents of large objects are read.
     pub large_objects: bool,
+    /// The hash of what is fingerprinted.
+    pub row_hash: ItemHash,
     /// Whether the catalogue is read.
     pub catalogue: bool,
 }

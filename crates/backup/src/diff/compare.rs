@@ -18,8 +18,11 @@ pub struct DatabaseDiff {
     /// with all their rows too.
     pub rows: Vec<RowsDiff>,
     /// Tables of which no more is known than that the number of rows is the same: they have no
-    /// fingerprint in one of the backups.
+    /// fingerprint in one of the backups, or they are among those below.
     pub not_compared: u64,
+    /// Tables with as many rows as before and a fingerprint in both backups that say nothing of each
+    /// other, because the backups hash rows differently.
+    pub hashed_differently: u64,
 }
 
 /// An object that is not the same.
@@ -77,15 +80,15 @@ pub fn diff(before: &ArchiveContents, after: &ArchiveContents) -> DatabaseDiff {
         }
     }
     let mut rows = Vec::new();
-    let mut not_compared = 0;
+    let (mut not_compared, mut hashed_differently) = (0, 0);
+    let comparable = before.row_hash == after.row_hash;
     for ((schema, name), [first, second]) in tables {
-        let content = match (first, second) {
-            (Some(first), Some(second)) => match (&first.fingerprint, &second.fingerprint) {
-                (Some(first), Some(second)) => Some(first == second),
-                _ => None,
-            },
-            _ => None,
-        };
+        let prints = first
+            .zip(second)
+            .and_then(|(first, second)| first.fingerprint.zip(second.fingerprint));
+        let content = prints
+            .filter(|_| comparable)
+            .map(|(first, second)| first == second);
         let (before, after) = (first.map(|t| t.rows), second.map(|t| t.rows));
         if before != after || content == Some(false) {
             rows.push(RowsDiff {
@@ -96,12 +99,14 @@ pub fn diff(before: &ArchiveContents, after: &ArchiveContents) -> DatabaseDiff {
             });
         } else if content.is_none() && before != Some(0) {
             not_compared += 1;
+            hashed_differently += u64::from(prints.is_some());
         }
     }
     DatabaseDiff {
         objects,
         rows,
         not_compared,
+        hashed_differently,
     }
 }
 
@@ -121,7 +126,7 @@ impl From<archive::CatalogueDifference> for ObjectDiff {
 
 #[cfg(test)]
 mod tests {
-    use archive::{Catalogue, CatalogueObject};
+    use archive::{Catalogue, CatalogueObject, ItemHash};
 
     use super::*;
     use crate::attest::TableScope;
@@ -146,7 +151,7 @@ mod tests {
             bytes: None,
             fingerprint: fingerprint.map(|word| {
                 let mut fingerprint = archive::Fingerprint::default();
-                fingerprint.add(word.as_bytes());
+                fingerprint.add(ItemHash::Xxh3, word.as_bytes());
                 fingerprint
             }),
             scope: TableScope::All,
@@ -158,6 +163,7 @@ mod tests {
             toc: None,
             catalogue: Some(Catalogue { objects }),
             tables,
+            row_hash: ItemHash::Xxh3,
             attested: true,
             server_major: 17,
         }
@@ -214,8 +220,39 @@ mod tests {
                 ("rewritten", Some(2), Some(2)),
             ]
         );
-        assert_eq!(found.not_compared, 1);
+        assert_eq!((found.not_compared, found.hashed_differently), (1, 0));
         let nothing = diff(&before, &before);
         assert!(nothing.rows.is_empty() && nothing.objects.unwrap().is_empty());
+    }
+
+    #[test]
+    fn rows_that_are_hashed_differently_are_counted_and_not_compared() {
+        let old = ArchiveContents {
+            row_hash: ItemHash::Sha256,
+            ..contents(
+                Vec::new(),
+                vec![
+                    table("grown", 1, Some("a")),
+                    table("same", 2, Some("b")),
+                    table("unknown", 5, None),
+                    table("empty", 0, Some("c")),
+                ],
+            )
+        };
+        let new = contents(
+            Vec::new(),
+            vec![
+                table("grown", 3, Some("x")),
+                table("same", 2, Some("y")),
+                table("unknown", 5, Some("z")),
+                table("empty", 0, Some("e")),
+            ],
+        );
+        for (before, after) in [(&old, &new), (&new, &old)] {
+            let found = diff(before, after);
+            let rows: Vec<_> = found.rows.iter().map(|rows| rows.name.as_str()).collect();
+            assert_eq!(rows, ["grown"]);
+            assert_eq!((found.not_compared, found.hashed_differently), (2, 1));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What one archive of a backup holds: from its table of contents and its attestation, and from
 //! the whole archive where it has none.
 
-use archive::{ArchiveError, Catalogue, Toc};
+use archive::{ArchiveError, Catalogue, ItemHash, Toc};
 use tokio_util::io::SyncIoBridge;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ pub struct ArchiveContents {
     pub catalogue: Option<Catalogue>,
     /// Tables with rows of their own, in the order of schema and name.
     pub tables: Vec<AttestedTable>,
+    /// The hash of their rows.
+    pub row_hash: ItemHash,
     /// Whether the rows are those of an attestation; otherwise the archive was read whole.
     pub attested: bool,
     /// Major version of the server that was dumped.
@@ -44,14 +46,19 @@ pub async fn contents(
         ),
         None => (None, None),
     };
-    let tables = match &database.attestation {
-        Some(attestation) => attestation.tables.clone(),
-        None => count(repo, manifest, database, sink, cancel).await?,
+    let (tables, row_hash) = match &database.attestation {
+        Some(attestation) => (attestation.tables.clone(), attestation.row_hash),
+        // Without fingerprints.
+        None => (
+            count(repo, manifest, database, sink, cancel).await?,
+            ItemHash::default(),
+        ),
     };
     Ok(ArchiveContents {
         toc,
         catalogue,
         tables,
+        row_hash,
         attested: database.attestation.is_some(),
         server_major: manifest.target.server.major(),
     })

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::{
-    ArchiveKind, ArchiveSummary, Catalogue, CatalogueDetail, CheckOptions, Fingerprints,
+    ArchiveKind, ArchiveSummary, Catalogue, CatalogueDetail, CheckOptions, Fingerprints, ItemHash,
     PlainSummary, TableData, Toc, TocEntry,
 };
 use sha2::{Digest, Sha256};
@@ -73,6 +73,7 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
             Some(backup) if backup.1.attestation.is_some() => Fingerprints::None,
             _ => Fingerprints::All,
         },
+        hash: ItemHash::default(),
         // Read when it is compared: of 100,000 tables it is much.
         catalogue: CatalogueDetail::None,
     };

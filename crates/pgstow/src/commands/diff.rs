@@ -114,18 +114,33 @@ fn tell(printer: &Printer, name: &str, compared: &DatabaseDiff) {
             printer.result(line);
         }
     }
+    for words in left_open(compared) {
+        printer.message(format!("{name}: {words}"));
+    }
+}
+
+/// What could not be compared.
+fn left_open(compared: &DatabaseDiff) -> Vec<String> {
+    let mut told = Vec::new();
     if compared.objects.is_none() {
-        printer.message(format!(
-            "{name}: objects were not compared, a plain script has no table of contents"
+        told.push("objects were not compared, a plain script has no table of contents".to_owned());
+    }
+    let hashed = compared.hashed_differently;
+    let without = compared.not_compared - hashed;
+    if without > 0 {
+        told.push(format!(
+            "{without} tables have as many rows as before, and without fingerprints in both backups \
+             nothing more is known of them"
         ));
     }
-    if compared.not_compared > 0 {
-        printer.message(format!(
-            "{name}: {} tables have as many rows as before, and without fingerprints in both \
-             backups nothing more is known of them",
-            compared.not_compared
+    if hashed > 0 {
+        told.push(format!(
+            "{hashed} tables have as many rows as before; whether these are the same could not be \
+             compared, because the two backups hash rows differently (one was made by an older \
+             pgstow): restore both (pgstow restore ID --as NEWDB) and compare them there"
         ));
     }
+    told
 }
 
 /// A name with a line break must not look like another line.
@@ -152,4 +167,34 @@ fn rows_line(rows: &RowsDiff) -> Vec<String> {
         shown(rows.after),
         change,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_compared_is_told_with_its_reason() {
+        let of = |not_compared, hashed_differently| {
+            left_open(&DatabaseDiff {
+                objects: Some(Vec::new()),
+                not_compared,
+                hashed_differently,
+                ..DatabaseDiff::default()
+            })
+        };
+        assert!(of(0, 0).is_empty());
+        let told = of(3, 0).join("\n");
+        assert!(told.starts_with("3 tables") && told.contains("without fingerprints"));
+        let told = of(3, 1);
+        assert!(told[0].starts_with("2 tables"), "{told:?}");
+        let told = &told[1];
+        assert!(
+            told.starts_with("1 tables") && told.contains("--as NEWDB"),
+            "{told}"
+        );
+        assert_eq!(of(2, 2).len(), 1);
+        let script = left_open(&DatabaseDiff::default());
+        assert!(script[0].contains("plain script"), "{script:?}");
+    }
 }
