@@ -239,3 +239,25 @@ pub struct StoredFile {
     /// SHA-256 of the stored bytes, lower-case hex.
     pub sha256: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::attest::Attestation;
+
+    /// A manifest that is read again has to be the one that was written: a proof compares the two.
+    #[test]
+    fn seconds_are_read_as_they_were_written() {
+        let mut seed = 1_u64;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let seconds = std::time::Duration::from_nanos(seed >> 28).as_secs_f64();
+            let written = Attestation {
+                seconds,
+                ..Attestation::default()
+            };
+            let text = serde_json::to_string(&written).unwrap();
+            let read: Attestation = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, written, "{seconds:?}");
+        }
+    }
+}
