@@ -225,13 +225,18 @@ async fn owner_that_is_killed() {
 }
 
 /// Kills an owner of a sidecar after a time (`None`: in the middle of its dump).
-async fn kill_an_owner(run: &str, id: &str, root: &Path, after: Option<Duration>) {
+/// Returns the volumes that its container had, where it was killed at work.
+async fn kill_an_owner(run: &str, id: &str, root: &Path, after: Option<Duration>) -> Vec<String> {
     let line = format!("{run} {id} {}", root.display());
+    let mut kept = Vec::new();
     owner_support::kill_an_owner(&line, after, || {
-        assert_eq!(containers(run).len(), 1);
+        let containers = containers(run);
+        assert_eq!(containers.len(), 1);
         assert!(bytes_in(root) > 30_000_000);
+        kept = volumes(&containers[0]);
     })
     .await;
+    kept
 }
 
 /// Bytes of regular files below a directory.
@@ -256,18 +261,8 @@ async fn bar_15_a_killed_owner_leaves_no_container_volume_session_or_rows() {
     let root = tempfile::tempdir().unwrap();
     let run = run_id("owner");
     let runtime = runtime().await;
-    let watched = async {
-        loop {
-            if let Some(id) = containers(&run).first() {
-                let found = volumes(id);
-                if !found.is_empty() {
-                    return found;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let (kept, ()) = tokio::join!(watched, kill_an_owner(&run, server.id(), root.path(), None));
+    let kept = kill_an_owner(&run, server.id(), root.path(), None).await;
+    assert!(!kept.is_empty());
     // Without anybody's help up to the empty directories.
     become_gone("sidecar", &run, &kept).await;
     let deadline = Instant::now() + Duration::from_secs(10);
