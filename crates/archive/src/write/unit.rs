@@ -122,7 +122,7 @@ impl UnitEncoder {
     }
 }
 
-/// What is left of an encoder when its unit ended.
+/// What is left of an encoder when its unit ended: the compressor with its memory and its level.
 pub struct UsedEncoder {
     compressor: Compressor,
     dump_id: i32,
@@ -132,7 +132,7 @@ impl UsedEncoder {
     /// An encoder of the same format for another unit, of the same entry or of another one.
     ///
     /// # Errors
-    /// As [`UnitEncoder::new`].
+    /// [`ArchiveError::Unsupported`] when the entry does not hold rows, [`ArchiveError::Compress`].
     pub fn again(
         mut self,
         entry: &DumpData,

@@ -26,8 +26,8 @@ pub struct Attestation {
     pub sequences: Vec<AttestedSequence>,
     /// Large objects; `None` where the format does not tell (plain scripts).
     pub large_objects: Option<AttestedLargeObjects>,
-    /// Fingerprint of the catalogue by SHA-256: every object's definition, owner and privileges as pg_dump
-    /// wrote them, without regard to their order. 32 hex digits; `None` for plain scripts.
+    /// Fingerprint of the catalogue by SHA-256: every object's definition, owner and privileges as
+    /// pg_dump wrote them, without regard to their order. 32 hex digits; `None` for plain scripts.
     pub catalogue: Option<String>,
     /// Seconds that attesting took beside the dump.
     pub seconds: f64,

@@ -408,9 +408,10 @@ impl PgExecutor for HostPgExecutor {
                 .unwrap_or_else(|| self.inner.settings.application_name.clone()),
             ..self.inner.settings.clone()
         };
-        let waits_not = invocation.asynchronous_commit;
-        let inner = &self.inner;
-        let mut command = inner.command(&info.path, database, &settings, waits_not);
+        let asynchronous = invocation.asynchronous_commit;
+        let mut command = self
+            .inner
+            .command(&info.path, database, &settings, asynchronous);
         command
             .args(&invocation.args)
             .stdout(Stdio::piped())
