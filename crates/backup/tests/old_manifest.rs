@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 
 use archive::{ArchiveSummary, CheckOptions, Fingerprints, ItemHash, check_custom};
@@ -77,19 +77,6 @@ fn old(live: &Live, manifest: &Manifest) -> Value {
     old
 }
 
-/// Stores a manifest with a list of hashes that fits.
-fn store(live: &Live, manifest: &Manifest, text: &Value) {
-    let bytes = serde_json::to_vec_pretty(text).unwrap();
-    let mut sums: String = manifest
-        .files()
-        .map(|file| format!("{}  {}\n", file.sha256, file.name))
-        .collect();
-    let own = hex::encode(Sha256::digest(&bytes));
-    sums.push_str(&format!("{own}  manifest.json\n"));
-    fs::write(file_of(live, manifest, "manifest.json"), bytes).unwrap();
-    fs::write(file_of(live, manifest, "SHA256SUMS"), sums).unwrap();
-}
-
 async fn verify(live: &Live, manifest: &Manifest) -> VerifyReport {
     let cancel = CancellationToken::new();
     let level = VerifyLevel::Read;
@@ -117,7 +104,7 @@ async fn a_backup_of_format_1_is_verified_and_compared_by_sha_256() {
     let older = stock::back_up(&live.home, &live.container, &options).await;
     let (newer, older) = (newer.manifest, older.manifest);
     let text = old(&live, &older);
-    store(&live, &older, &text);
+    live.home.store_manifest(&older, &text);
 
     // It is read as what it was, and its fingerprints are those of another program.
     let read = live.home.repo.find(older.id.as_str()).await.unwrap();
@@ -185,7 +172,7 @@ async fn a_backup_of_format_1_is_verified_and_compared_by_sha_256() {
     {
         let mut wrong = text.clone();
         change(&mut wrong["databases"][0]["attestation"]["tables"][number]["fingerprint"]);
-        store(&live, &older, &wrong);
+        live.home.store_manifest(&older, &wrong);
         let report = verify(&live, &older).await;
         let told = format!("table public.{} has", table["name"].as_str().unwrap());
         assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
@@ -197,7 +184,7 @@ async fn a_backup_of_format_1_is_verified_and_compared_by_sha_256() {
     }
     let mut wrong = text.clone();
     change(&mut wrong["databases"][0]["attestation"]["large_objects"]["fingerprint"]);
-    store(&live, &older, &wrong);
+    live.home.store_manifest(&older, &wrong);
     let problems = verify(&live, &older).await.problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(
@@ -209,7 +196,7 @@ async fn a_backup_of_format_1_is_verified_and_compared_by_sha_256() {
     // A hash that this program does not know is not passed over.
     let mut unknown = text.clone();
     unknown["databases"][0]["attestation"]["row_hash"] = "xxh4".into();
-    store(&live, &older, &unknown);
+    live.home.store_manifest(&older, &unknown);
     let problems = verify(&live, &older).await.problems;
     let told = problems.iter().any(|p| p.problem.contains("newer pgstow"));
     assert!(told, "{problems:?}");

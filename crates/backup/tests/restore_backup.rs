@@ -10,7 +10,6 @@ use backup::{
     ExportRequest, Manifest, RestoreContents, RestorePlace, RestoreRequest, RestoreSource,
     RolesPolicy,
 };
-use sha2::{Digest, Sha256};
 use support::live::{Live, words};
 use tokio_util::sync::CancellationToken;
 
@@ -196,16 +195,7 @@ fn with_rows(live: &Live, mut manifest: Manifest, rows: u64) {
     let attestation = manifest.databases[0].attestation.as_mut().unwrap();
     let big = attestation.tables.iter_mut().find(|t| t.name == "big");
     big.unwrap().rows = rows;
-    let text = serde_json::to_vec_pretty(&manifest).unwrap();
-    let mut sums: String = manifest
-        .files()
-        .map(|file| format!("{}  {}\n", file.sha256, file.name))
-        .collect();
-    let hash = hex::encode(Sha256::digest(&text));
-    sums.push_str(&format!("{hash}  manifest.json\n"));
-    let dir = live.home.backups().join(manifest.id.as_str());
-    std::fs::write(dir.join("manifest.json"), text).unwrap();
-    std::fs::write(dir.join("SHA256SUMS"), sums).unwrap();
+    live.home.store_manifest(&manifest, &manifest);
 }
 
 #[tokio::test]

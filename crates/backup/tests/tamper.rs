@@ -103,18 +103,7 @@ fn reseal(home: &Home, manifest: &mut Manifest) {
         names.sort();
     }
     archive.files = names.iter().map(|name| stored(&dir, name)).collect();
-    let mut text = serde_json::to_vec_pretty(manifest).unwrap();
-    text.push(b'\n');
-    let mut sums: String = manifest
-        .files()
-        .map(|file| format!("{}  {}\n", file.sha256, file.name))
-        .collect();
-    sums.push_str(&format!(
-        "{}  manifest.json\n",
-        hex::encode(Sha256::digest(&text))
-    ));
-    fs::write(dir.join("manifest.json"), text).unwrap();
-    fs::write(dir.join("SHA256SUMS"), sums).unwrap();
+    home.store_manifest(manifest, manifest);
 }
 
 /// Puts another dump in the place of a backup's archive and reseals it.

@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex};
 
 use backup::{
     BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, Clock, DumpFormat, EventSink,
-    Repository,
+    Manifest, Repository,
 };
 use dbexec::PgExecutor;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use storage::{LocalStore, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +71,20 @@ pub struct Home {
 }
 
 impl Home {
+    /// Stores this as the manifest of a backup, with a list of hashes that fits.
+    pub fn store_manifest(&self, manifest: &Manifest, text: &impl serde::Serialize) {
+        let bytes = serde_json::to_vec_pretty(text).unwrap();
+        let files = manifest.files();
+        let mut sums: String = files
+            .map(|file| format!("{}  {}\n", file.sha256, file.name))
+            .collect();
+        let own = hex::encode(Sha256::digest(&bytes));
+        sums.push_str(&format!("{own}  manifest.json\n"));
+        let dir = self.backups().join(manifest.id.as_str());
+        std::fs::write(dir.join("manifest.json"), bytes).unwrap();
+        std::fs::write(dir.join("SHA256SUMS"), sums).unwrap();
+    }
+
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::open(dir.path().join("backups")).unwrap();
