@@ -271,6 +271,10 @@ async fn what_is_left_out_is_attested_as_such() {
     for (name, rows) in [("large", 20_000), ("small", 10), ("Left Out", 5)] {
         schema::fill(&container, "shop", name, rows).unwrap();
     }
+    // One row, 200 kB of it out of line, which counts.
+    let wide = "create table wide as select string_agg(sha512(i::text::bytea), ''::bytea) as bytes
+                from generate_series(1, 3200) i";
+    container.psql("shop", wide).unwrap();
     let home = Home::new();
     for format in [DumpFormat::Custom, DumpFormat::Directory, DumpFormat::Plain] {
         let options = BackupOptions {
@@ -295,6 +299,7 @@ async fn what_is_left_out_is_attested_as_such() {
                 ("Left Out", 0, TableScope::Excluded, false),
                 ("large", 20_000, TableScope::All, false),
                 ("small", 10, TableScope::All, small),
+                ("wide", 1, TableScope::All, false),
             ],
             "{format:?}"
         );

@@ -95,7 +95,7 @@ with filters as (
   select f ->> 'schema' as schema_names, f ->> 'table' as table_names
   from pg_catalog.jsonb_array_elements(:'filters'::pg_catalog.jsonb) f
 ), relations as (
-  select c.oid, c.relname, n.nspname, c.relpersistence, c.relfilenode,
+  select c.oid, c.relname, n.nspname, c.relpersistence, c.relfilenode, c.reltoastrelid,
     exists (select 1 from pg_catalog.pg_am a where a.oid = c.relam and a.amname = 'heap') as heap,
     exists (select 1 from pg_catalog.pg_extension e where c.oid = any (e.extconfig))
       as configuration,
@@ -112,18 +112,27 @@ select r.oid::pg_catalog.int8 as oid, r.nspname as schema, r.relname as name, r.
                  and case when schema_names is null then pg_catalog.pg_table_is_visible(r.oid)
                           else r.nspname ~ schema_names end) as excluded,
   SIZE as bytes, EMPTY as rows
-from relations r
+from relations r LOOK
 where r.configuration
    or (not r.member and r.nspname !~ '^pg_' and r.nspname <> 'information_schema')
 order by r.nspname, r.relname";
 
-/// Size of a table with what it stores out of line. Waits for whoever holds the table alone.
-pub(crate) const SIZE: &str = "pg_catalog.pg_table_size(r.oid)";
+/// Looks at a table's own file. Waits for whoever holds the table alone.
+pub(crate) const LOOK: &str = "\
+cross join lateral (select pg_catalog.pg_relation_size(r.oid) as bytes offset 0) main";
+/// Size of a table with what it stores out of line; the maps of free space and visibility are left
+/// out. `pg_table_size` opens two more relations of each table, of which there may be very many: a
+/// table without a page of its own has nothing out of line that anybody could read.
+pub(crate) const SIZE: &str = "\
+case when not r.heap then pg_catalog.pg_table_size(r.oid)
+     when main.bytes > 0 and r.reltoastrelid <> 0
+       then main.bytes + coalesce(pg_catalog.pg_relation_size(r.reltoastrelid), 0)
+     else main.bytes end";
 /// The number of rows of a table that holds not even a page, which then need not be counted: what
 /// the snapshot sees stays in the file that the snapshot knows. In this order: it has to be that
 /// file still after the look at its size.
 pub(crate) const EMPTY: &str = "\
-case when r.heap and pg_catalog.pg_relation_size(r.oid) = 0 then
+case when r.heap and main.bytes = 0 then
   case when r.relfilenode = pg_catalog.pg_relation_filenode(r.oid) then 0 end end";
 /// The same as [`SIZE`] without a lock, as the last VACUUM or ANALYZE saw it.
 pub(crate) const SIZE_WITHOUT_LOCK: &str = "(

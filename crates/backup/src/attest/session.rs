@@ -341,16 +341,18 @@ pub(crate) struct Attested {
 async fn tables(session: &mut Leader, filters: &str) -> Result<Vec<ServerTable>, ExecError> {
     let name = "list the tables";
     let vars = [("filters", filters)];
-    let select =
-        |size: &str, empty: &str| server::TABLES.replace("SIZE", size).replace("EMPTY", empty);
-    let sized = select(server::SIZE, server::EMPTY);
+    let select = |look: &str, size: &str, empty: &str| {
+        let text = server::TABLES.replace("LOOK", look);
+        text.replace("SIZE", size).replace("EMPTY", empty)
+    };
+    let sized = select(server::LOOK, server::SIZE, server::EMPTY);
     let listed = session.rows(name, &sized, &vars).await;
     // Also gives back the locks and the setting.
     session.run(name, server::BACK).await?;
     match listed {
         Err(ExecError::Query { message, .. }) => {
             tracing::debug!(message, "sizes are taken from the catalogue");
-            let unlocked = select(server::SIZE_WITHOUT_LOCK, "null");
+            let unlocked = select("", server::SIZE_WITHOUT_LOCK, "null");
             session.rows(name, &unlocked, &vars).await
         }
         listed => listed,

@@ -22,7 +22,8 @@ pub(crate) struct TableFacts {
     method: String,
     /// Pages of the table itself.
     pub(crate) pages: u64,
-    /// Bytes with what is stored out of line.
+    /// Bytes with what is stored out of line; without it where the table has one page, which
+    /// cannot be cut.
     pub(crate) bytes: u64,
     /// Whether its rows were written anew since the snapshot: it then looks empty.
     rewritten: bool,
@@ -41,11 +42,17 @@ const FACTS: &str = "
 select f.* from (
   select c.oid::pg_catalog.int8 as oid, c.relkind::pg_catalog.text as kind,
     coalesce(a.amname::pg_catalog.text, '') as method,
-    coalesce(pg_catalog.pg_relation_size(c.oid), 0)
-      / pg_catalog.current_setting('block_size')::pg_catalog.int8 as pages,
-    coalesce(pg_catalog.pg_table_size(c.oid), 0) as bytes,
+    main.bytes / main.page as pages,
+    case when a.amname = 'heap' and main.bytes <= main.page then main.bytes
+         when a.amname = 'heap'
+           then main.bytes + coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0)
+         else coalesce(pg_catalog.pg_table_size(c.oid), 0) end as bytes,
     c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid) as rewritten
   from pg_catalog.pg_class c left join pg_catalog.pg_am a on a.oid = c.relam
+    cross join lateral (
+      select coalesce(pg_catalog.pg_relation_size(c.oid), 0) as bytes,
+        pg_catalog.current_setting('block_size')::pg_catalog.int8 as page
+      offset 0) main
   where c.oid = any (:'oids'::pg_catalog.oid[])
 ) f where f.kind <> 'r' or f.rewritten or f.bytes >= :'big'::pg_catalog.int8";
 

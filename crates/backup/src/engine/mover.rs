@@ -18,6 +18,9 @@ const PIECE: usize = 256 << 10;
 const MESSAGE: usize = 16 << 10;
 /// SQLSTATE of a lock that somebody else holds.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// Tables whose locks a session keeps at once at most. A table, its rows out of line and their index
+/// are three locks, of which a session has 16 that take no room in the table of locks.
+const HELD: u32 = 4;
 /// What the sessions and the program of the engine have behind the run's name.
 pub(crate) const SUFFIX: &str = "engine";
 
@@ -135,6 +138,8 @@ struct Room {
     /// For what is read.
     piece: Vec<u8>,
     used: Option<UsedEncoder>,
+    /// Units whose locks the session still has.
+    held: u32,
 }
 
 impl Room {
@@ -142,6 +147,7 @@ impl Room {
         Self {
             piece: Vec::with_capacity(PIECE + MESSAGE),
             used: None,
+            held: 0,
         }
     }
 }
@@ -154,18 +160,20 @@ async fn copy(
     unit: usize,
     lock: bool,
 ) -> Result<(), NotCopied> {
-    let Room { piece, used } = room;
+    let Room { piece, used, held } = room;
     let mut work = UnitWork::new(&shared.plan, unit, used)?;
     let sql = shared.plan.sql(&shared.plan.units[unit], lock)?;
     let Some(sql) = sql else {
         return hand_over(shared, unit, work.finish(0, used)?).await;
     };
     // The leader keeps its locks.
-    let sql = if lock {
+    let sql = if lock && *held >= HELD {
+        *held = 0;
         format!("{}{sql}", settings::NEXT)
     } else {
         sql
     };
+    *held += 1;
     let mut untouched = true;
     let server = |untouched| move |error| NotCopied::Server { error, untouched };
     let mut out = session.copy_out(&sql).await.map_err(server(untouched))?;
@@ -233,6 +241,8 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
                 // Somebody waits for this table; the leader has its lock already.
                 tracing::debug!(unit, "left to the leader");
                 shared.board.leave(unit);
+                // The transaction goes on from where the locks are given back.
+                room.held = HELD;
                 break;
             }
             let words = format!("reading {}: {}", name(shared, unit), error.in_words());
@@ -244,6 +254,7 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
                 .open(number)
                 .await
                 .map_err(|error| format!("{words}; again: {}", error.in_words()))?;
+            room.held = 0;
         }
     }
     session.close().await;

@@ -21,6 +21,9 @@ use crate::stream::PieceReader;
 
 /// How long the rest of a table of contents may be held back in pg_dump's own buffer.
 const REST_WAIT: Duration = Duration::from_secs(20);
+/// How long pg_dump may take to end by itself, and how much it may still say, bytes: of a small
+/// database nearly all was read already. To end it takes longer.
+const OWN_END: (Duration, usize) = (Duration::from_millis(250), 1 << 20);
 /// How long pg_dump and its session may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// Lines of standard error that are kept.
@@ -34,10 +37,30 @@ pub(crate) struct Dumping {
 
 impl Dumping {
     /// Ends it; process and session are gone afterwards.
-    pub(crate) async fn end(self) {
-        self.cancel.cancel();
+    pub(crate) async fn end(mut self) {
+        let by_itself = tokio::time::timeout(OWN_END.0, self.read_the_rest()).await;
+        if !matches!(by_itself, Ok(true)) {
+            self.cancel.cancel();
+        }
         let ended = tokio::time::timeout(END_WAIT, self.running.finish(PgProgram::PgDump)).await;
         tracing::debug!(?ended, "pg_dump was ended after its table of contents");
+    }
+
+    /// Whether its output came to its end soon.
+    async fn read_the_rest(&mut self) -> bool {
+        let mut room = OWN_END.1;
+        loop {
+            let read = match self.running.stdout.fill_buf().await {
+                Ok(bytes) => bytes.len(),
+                // The end tells what it was.
+                Err(_) => return true,
+            };
+            self.running.stdout.consume(read);
+            match room.checked_sub(read) {
+                Some(left) if read > 0 => room = left,
+                _ => return read == 0,
+            }
+        }
     }
 }
 

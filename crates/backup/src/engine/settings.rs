@@ -54,7 +54,7 @@ savepoint pgstow_unit;"
     })
 }
 
-/// Gives back the lock of the unit before.
+/// Gives back the locks of the units before.
 pub(crate) const NEXT: &str = "rollback to savepoint pgstow_unit;\n";
 
 #[cfg(test)]
