@@ -92,6 +92,17 @@ impl TargetSpec {
     }
 }
 
+impl TargetSpec {
+    /// The database that was written, which is that of the first connection.
+    #[must_use]
+    pub fn database(&self) -> Option<String> {
+        match self {
+            Self::Container { database, .. } | Self::Compose { database, .. } => database.clone(),
+            Self::Url(url) => parse_url(url.expose_secret()).ok()?.database,
+        }
+    }
+}
+
 /// Everything after the first `/` is the database: its name may hold further slashes.
 fn split_database(text: &str) -> (&str, Option<String>) {
     match text.split_once('/') {

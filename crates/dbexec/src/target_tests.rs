@@ -217,3 +217,18 @@ proptest! {
         let _ = parse_url(&format!("postgres://{text}"));
     }
 }
+
+#[test]
+fn the_database_that_a_target_names() {
+    for (target, database) in [
+        ("container:db", None),
+        ("container:db/shop", Some("shop")),
+        ("shop/db", None),
+        ("shop/db/a/b", Some("a/b")),
+        ("postgres://u@h", None),
+        ("postgres://u@h/a%20b", Some("a b")),
+    ] {
+        let spec = TargetSpec::parse(target).unwrap();
+        assert_eq!(spec.database().as_deref(), database, "{target}");
+    }
+}

@@ -103,6 +103,23 @@ fn bar_33_an_older_backup_goes_into_a_newer_server_and_not_back() {
     assert_eq!(databases.trim(), "3");
 }
 
+/// A database in a target is where the first connection goes; who took it for a choice is told.
+#[test]
+fn a_database_in_the_target_chooses_none_and_is_told() {
+    let container = PgContainer::start(15).unwrap();
+    container.psql("postgres", "create database shop").unwrap();
+    let (cli, target) = (cli(), format!("{}/shop", container.target()));
+    let told = "--database shop backs up that one alone";
+    let all = cli.run(&["backup", &target]).expect(0);
+    assert!(all.stderr.contains(told), "{}", all.stderr);
+    assert!(all.stdout.contains("3 databases"), "{}", all.stdout);
+    let one = cli
+        .run(&["backup", &target, "--database", "shop"])
+        .expect(0);
+    assert!(!one.stderr.contains(told), "{}", one.stderr);
+    assert!(one.stdout.contains("1 database "), "{}", one.stdout);
+}
+
 #[test]
 fn bar_26_a_role_that_may_not_read_all_is_refused_before_the_dump() {
     let container = PgContainer::start(17).unwrap();

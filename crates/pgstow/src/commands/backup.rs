@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backup::{
     BackupOptions, BackupReport, DumpFormat, EngineChoice, Proof, ProofResult, VerifyLevel, back_up,
 };
-use dbexec::{DbMode, discover::write_persisted};
+use dbexec::{DbMode, TargetSpec, discover::write_persisted};
 use serde::Serialize;
 
 use super::{prove, verify::problems};
@@ -32,12 +32,21 @@ struct Done<'a> {
 pub(crate) async fn run(session: &Session, args: &BackupArgs) -> Result<u8, CommandError> {
     let options = options(session, args)?;
     let explicit = session.explicit().await?;
+    let named = explicit.target.as_ref().and_then(TargetSpec::database);
     let repository = session.repository()?;
     let id = session.run_id();
     let server = session.discover(explicit, &id).await?;
     let context = server.context.clone();
     let runtime = server.runtime.clone();
     let executor = session.open(server, &id).await?;
+    if let (Some(named), true) = (named, options.databases.is_empty()) {
+        // It is easily taken for a choice of what is backed up.
+        let named = text::name(&named);
+        session.printer.message(format!(
+            "every database is backed up: {named} is where the first connection goes; \
+             --database {named} backs up that one alone"
+        ));
+    }
     let chosen = session
         .transport(executor, runtime, &options.databases, &id)
         .await;
