@@ -333,3 +333,30 @@ async fn a_part_and_other_engines() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn many_small_tables_go_over_sessions() {
+    let live = Live::start(17).await;
+    live.psql("postgres", "CREATE DATABASE src");
+    live.psql("src", "CREATE SCHEMA par");
+    for from in [1, 501, 1001] {
+        let sql = SMALL
+            .replace("%FROM%", &from.to_string())
+            .replace("%TO%", &(from + 499).to_string())
+            .replace("(a int, b text)", "(a int PRIMARY KEY, b text)");
+        live.psql("src", &sql);
+    }
+    let path = live.dump("src", "archive", &["-Fc"]);
+    let report = restored(&live, &file_as(&path, "copy")).await;
+    assert!(said(&live, OURS), "{}", live.home.events.text());
+    assert_eq!(report.tables, 1500);
+    assert_eq!(
+        schema_dump(&live.container, "copy").unwrap(),
+        schema_dump(&live.container, "src").unwrap()
+    );
+    assert_eq!(
+        fingerprint(&live.container, "copy").unwrap(),
+        fingerprint(&live.container, "src").unwrap()
+    );
+    no_sessions(&live);
+}
