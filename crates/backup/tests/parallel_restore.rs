@@ -333,3 +333,87 @@ async fn a_part_and_other_engines() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn many_small_tables_go_over_sessions() {
+    let live = Live::start(17).await;
+    live.psql("postgres", "CREATE DATABASE src");
+    live.psql("src", "CREATE SCHEMA par");
+    for from in [1, 501, 1001] {
+        let sql = SMALL
+            .replace("%FROM%", &from.to_string())
+            .replace("%TO%", &(from + 499).to_string())
+            .replace("(a int, b text)", "(a int PRIMARY KEY, b text)");
+        live.psql("src", &sql);
+    }
+    let path = live.dump("src", "archive", &["-Fc"]);
+    let report = restored(&live, &file_as(&path, "copy")).await;
+    assert!(said(&live, OURS), "{}", live.home.events.text());
+    assert_eq!(report.tables, 1500);
+    assert_eq!(
+        schema_dump(&live.container, "copy").unwrap(),
+        schema_dump(&live.container, "src").unwrap()
+    );
+    assert_eq!(
+        fingerprint(&live.container, "copy").unwrap(),
+        fingerprint(&live.container, "src").unwrap()
+    );
+    no_sessions(&live);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_meanwhile_stays_with_whom_it_is() {
+    let live = slow(17, 40).await;
+    let path = live.dump("src", "archive", &["-Fc", "-Z0"]);
+    let mut wanted = live.databases();
+    let plan = live.plan(&parallel(&path, "copy")).await.unwrap();
+    let (home, cancel) = (&live.home, CancellationToken::new());
+    let restore = backup::restore(&home.repo, &live.executor, &plan, &home.events, &cancel);
+    let taking = async {
+        copying(&live).await;
+        live.psql("postgres", "CREATE DATABASE copy");
+    };
+    let (result, ()) = tokio::join!(restore, taking);
+    let error = result.unwrap_err();
+    let text = words(&error);
+    assert!(matches!(error, BackupError::RestoreFailed { .. }), "{text}");
+    assert!(text.contains("already exists"), "{text}");
+    wanted.push("copy".to_owned());
+    wanted.sort();
+    let mut found = live.databases();
+    found.sort();
+    assert_eq!(found, wanted);
+    let theirs = "SELECT count(*) FROM pg_namespace WHERE nspname = 's'";
+    assert_eq!(live.psql("copy", theirs), "0");
+    no_sessions(&live);
+}
+
+#[tokio::test]
+async fn rows_that_nobody_sent_are_counted() {
+    let live = Live::start(17).await;
+    live.psql("postgres", "CREATE DATABASE src");
+    // An index whose function writes into a table that is empty in the archive.
+    live.psql(
+        "src",
+        "CREATE SCHEMA s;
+         CREATE TABLE s.empty (id int);
+         CREATE TABLE s.full AS SELECT i AS id FROM generate_series(1, 3) AS i;
+         CREATE FUNCTION s.writes(i int) RETURNS int LANGUAGE plpgsql VOLATILE AS
+           'BEGIN INSERT INTO s.empty VALUES (i); RETURN i; END';
+         CREATE FUNCTION s.hides(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+           'BEGIN RETURN s.writes(i); END';
+         CREATE INDEX ON s.full (s.hides(id));
+         TRUNCATE s.empty",
+    );
+    let path = live.dump("src", "archive", &["-Fc"]);
+    let before = live.databases();
+    let error = live.restore(&parallel(&path, "copy")).await.unwrap_err();
+    let text = words(&error);
+    assert!(said(&live, OURS));
+    assert!(
+        text.contains("table s.empty has 3 rows, and the archive holds 0"),
+        "{text}"
+    );
+    assert_eq!(live.databases(), before);
+    no_sessions(&live);
+}

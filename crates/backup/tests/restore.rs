@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use backup::{BackupError, RestorePlace};
+use backup::{BackupError, EngineChoice, RestorePlace};
 use support::live::{Live, file_as, words};
 
 const SCHEMA: &str = r#"
@@ -266,12 +266,19 @@ async fn a_new_database_is_on_the_disk_when_it_has_its_name() {
          CREATE MATERIALIZED VIEW m AS SELECT current_setting('synchronous_commit') AS waits",
     );
     let path = live.dump("src", "custom", &["-Fc"]);
-    let plan = live.plan(&file_as(&path, "copy")).await.unwrap();
-    live.apply(&plan).await.unwrap();
-    // What came after the name is next to nothing.
-    let behind = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 65536";
-    assert_eq!(live.psql("postgres", behind), "t");
-    assert_eq!(live.psql("copy", "SELECT waits FROM m"), "off");
+    // The name is given by psql, and over a session.
+    for (name, engine) in [
+        ("copy", EngineChoice::Stock),
+        ("over", EngineChoice::Parallel),
+    ] {
+        let mut request = file_as(&path, name);
+        request.engine = engine;
+        live.restore(&request).await.unwrap();
+        // What came after the name is next to nothing.
+        let behind = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 65536";
+        assert_eq!(live.psql("postgres", behind), "t", "{name}");
+        assert_eq!(live.psql(name, "SELECT waits FROM m"), "off");
+    }
 
     live.psql(
         "postgres",
@@ -404,8 +411,13 @@ async fn bar_36_names_are_data() {
     ];
     for (number, name) in names.iter().enumerate() {
         let path = if number % 4 == 3 { &plain } else { &custom };
+        let mut request = file_as(path, name);
+        if number % 4 < 2 {
+            // The name is given over a session.
+            request.engine = EngineChoice::Parallel;
+        }
         let report = live
-            .restore(&file_as(path, name))
+            .restore(&request)
             .await
             .unwrap_or_else(|error| panic!("{name:?}: {}", words(&error)));
         assert_eq!(report.rows, 5, "{name:?}");

@@ -168,7 +168,8 @@ impl Run<'_> {
         self.tell_leftovers(leftovers);
         let restored = self.whole_database().await?;
         self.enter("giving the database its name")?;
-        create::rename(self.executor.as_ref(), &self.working, self.database)
+        let executor = self.executor.as_ref();
+        create::rename(self.route(), executor, &self.working, self.database)
             .await
             .map_err(|source| exec("giving the database its name", source))?;
         Ok(restored)

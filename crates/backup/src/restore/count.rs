@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archive::TableData;
-use dbexec::{ExecError, NativeRoute, PgExecutor, query};
+use dbexec::{ExecError, NativeError, NativeRoute, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::psql;
+use super::{parallel, psql};
 
 /// Tables that one run of psql counts, which takes as long to start as it takes to count hundreds of
 /// small ones.
@@ -115,17 +115,10 @@ ORDER BY schema, name";
         if batch.is_empty() {
             break;
         }
-        let script: String = batch
-            .iter()
-            .filter_map(|table| table.statement.as_deref())
-            .flat_map(|statement| [statement, ";\n"])
-            .collect();
-        let script = format!("SET row_security = off;\n{script}");
-        let output = psql::run(executor, database, &script, cancel).await?;
-        let numbers: Vec<u64> = output
-            .lines()
-            .filter_map(|line| line.parse().ok())
-            .collect();
+        let numbers = match over_session(route, database, &batch, cancel).await {
+            Some(numbers) => numbers,
+            None => over_psql(executor, database, &batch, cancel).await?,
+        };
         if numbers.len() != batch.len() {
             return Err(ExecError::Query {
                 query: "counting rows",
@@ -140,6 +133,66 @@ ORDER BY schema, name";
         }
     }
     Ok(counts)
+}
+
+/// Before the first count.
+const SETTINGS: &str = "SET statement_timeout = 0;\nSET lock_timeout = 0;\nSET row_security = off;";
+
+/// Rows of each table, asked over a session of ours. `None`: psql has to be asked, whose words are
+/// those that people know; it also tells that the run was cancelled.
+async fn over_session(
+    route: Option<&NativeRoute>,
+    database: &str,
+    tables: &[Table],
+    cancel: &CancellationToken,
+) -> Option<Vec<u64>> {
+    let mut session = route?.open(database, "count").await.ok()?;
+    let canceller = session.canceller();
+    let counting = async {
+        session.batch(SETTINGS).await?;
+        let mut numbers = Vec::new();
+        for statement in tables.iter().filter_map(|table| table.statement.as_deref()) {
+            let answer = session.query(statement).await?;
+            numbers.extend(parallel::number(&answer));
+        }
+        Ok::<_, NativeError>(numbers)
+    };
+    let counted = tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        counted = counting => Some(counted),
+    };
+    match counted {
+        Some(Ok(numbers)) => {
+            session.close().await;
+            Some(numbers)
+        }
+        Some(Err(why)) => {
+            tracing::debug!(%why, "psql counts instead");
+            None
+        }
+        None => {
+            // When this fails too, the drop of the database ends the session.
+            let _ = canceller.cancel().await;
+            None
+        }
+    }
+}
+
+async fn over_psql(
+    executor: &dyn PgExecutor,
+    database: &str,
+    tables: &[Table],
+    cancel: &CancellationToken,
+) -> Result<Vec<u64>, ExecError> {
+    let statements = tables.iter().filter_map(|table| table.statement.as_deref());
+    let script: String = statements
+        .flat_map(|statement| [statement, ";\n"])
+        .collect();
+    let script = format!("SET row_security = off;\n{script}");
+    let output = psql::run(executor, database, &script, cancel).await?;
+    let numbers = output.lines().filter_map(|line| line.parse().ok());
+    Ok(numbers.collect())
 }
 
 /// Differences between what the archive holds and what is there, in words. A table may have

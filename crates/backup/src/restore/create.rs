@@ -1,8 +1,9 @@
 //! Makes the new database, gives it its properties, and removes it again when the restore fails.
 //!
-//! Every name travels as a variable of psql and is quoted there; nothing is pasted into SQL.
+//! Every name travels as a variable of psql and is quoted there; into what goes over a session of
+//! ours it is put quoted.
 
-use dbexec::{ExecError, PgExecutor, query};
+use dbexec::{ExecError, NativeError, NativeRoute, NativeSession, PgExecutor, query};
 use serde::Deserialize;
 
 use super::facts::{DatabaseFacts, Grant, Privileges, Setting};
@@ -200,12 +201,20 @@ pub(crate) fn working_name(name: &str) -> String {
     format!("{}{WORKING}{tail:06x}", &name[..kept])
 }
 
-/// Gives a finished database its name; fails when the name was taken meanwhile.
+/// Gives a finished database its name; fails when the name was taken meanwhile. Over a session of
+/// ours where there is one; it was begun there, so nobody else is asked when it fails.
 pub(crate) async fn rename(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     working: &str,
     name: &str,
 ) -> Result<(), ExecError> {
+    let own = &executor.context().creds.database;
+    if let Some(route) = route
+        && let Ok(mut session) = route.open(own, "name").await
+    {
+        return rename_over(&mut session, executor, working, name).await;
+    }
     let mut script = Script::default();
     script.push(DURABLE);
     script.push("ALTER DATABASE ").identifier(working);
@@ -214,6 +223,47 @@ pub(crate) async fn rename(
     script
         .run(executor, "giving the database its name", false)
         .await
+}
+
+async fn rename_over(
+    session: &mut NativeSession,
+    executor: &dyn PgExecutor,
+    working: &str,
+    name: &str,
+) -> Result<(), ExecError> {
+    let settings = executor.settings();
+    let timeouts = format!(
+        "SET statement_timeout = {}; SET lock_timeout = {};",
+        settings.statement_timeout.as_millis(),
+        settings.lock_wait_timeout.as_millis(),
+    );
+    // Without what tells psql what to do with the answer.
+    let durable = DURABLE.split('\\').next().unwrap_or(DURABLE);
+    let rename = format!(
+        "ALTER DATABASE {} RENAME TO {}",
+        quoted(working),
+        quoted(name)
+    );
+    let renaming = async {
+        // One after the other: the transaction of the last one has to begin with their settings.
+        for statement in [timeouts.as_str(), durable, &rename] {
+            session.batch(statement).await?;
+        }
+        Ok::<_, NativeError>(())
+    };
+    let longest = settings.connect_timeout + settings.statement_timeout;
+    match tokio::time::timeout(longest, renaming).await {
+        Ok(renamed) => Ok(renamed?),
+        Err(_elapsed) => Err(ExecError::Query {
+            query: "giving the database its name",
+            database: working.to_owned(),
+            message: format!("the server gave no answer for {} s", longest.as_secs()),
+        }),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Databases under a working name.

@@ -58,15 +58,18 @@ pub async fn plan_restore(
         SourceFormat::Custom | SourceFormat::Directory => PgProgram::PgRestore,
     };
     let name = request.place.database();
-    // Both take their time, and neither needs the other.
-    let (checked, asked) = tokio::join!(first_reading(&source, request), async {
-        let target = target::ask(executor.as_ref(), name).await?;
-        let found = executor.program(program).await;
+    // Each of them takes its time, and none needs another.
+    let (checked, target, found) = tokio::join!(
+        first_reading(&source, request),
+        target::ask(executor.as_ref(), name),
+        executor.program(program),
+    );
+    let asked = target.and_then(|target| {
         let found = found.map_err(|source| BackupError::Exec {
             operation: format!("looking for {program} for the restore"),
             source,
         })?;
-        Ok::<_, BackupError>((target, found))
+        Ok((target, found))
     });
     let checked = checked?;
     let facts = match (&source.backup, &checked.toc) {

@@ -15,6 +15,11 @@ const PAYS_IN_CONTAINER: u64 = 8 << 20;
 const PAYS: u64 = 50 << 20;
 /// From so many large objects on it pays everywhere.
 const PAYS_OBJECTS: u64 = 1_000;
+/// With so many tables it pays everywhere, however few rows they have: pg_restore alone makes keys
+/// and indexes one after the other where it reads a stream, and empties each table before it fills
+/// it where it has several jobs. Beyond that the table of contents, which is held in memory while it
+/// is put next to the server, would be all that is large about the restore.
+const PAYS_TABLES: std::ops::RangeInclusive<usize> = 1_000..=20_000;
 
 /// Who moves the rows of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +89,9 @@ pub(in crate::restore) fn choose(facts: &Facts<'_>) -> RowsWay {
         true => PAYS,
         false => PAYS_IN_CONTAINER,
     };
-    let pays = bytes >= from || facts.large_objects >= PAYS_OBJECTS;
+    let pays = bytes >= from
+        || facts.large_objects >= PAYS_OBJECTS
+        || PAYS_TABLES.contains(&facts.tables.len());
     if facts.engine == EngineChoice::Auto && !pays {
         return stock("there are too few rows for it to pay", false);
     }
@@ -186,6 +193,20 @@ mod tests {
         on_host.tables = &few;
         on_host.large_objects = 1000;
         assert_eq!(stock(&on_host), None);
+        // Tables with next to no rows.
+        for shares_files in [false, true] {
+            for (number, wanted) in [
+                (999, Some(false)),
+                (1000, None),
+                (20_000, None),
+                (20_001, Some(false)),
+            ] {
+                let tables: Vec<_> = (0..number).map(|_| rows(10)).collect();
+                let mut small = with(&copied, &tables);
+                small.shares_files = shares_files;
+                assert_eq!(stock(&small), wanted, "{number} {shares_files}");
+            }
+        }
         // Where somebody chose.
         let mut chosen = with(&copied, &few);
         chosen.engine = EngineChoice::Parallel;

@@ -253,7 +253,7 @@ async fn fill_objects(session: &mut NativeSession, parts: &[Part]) -> Result<(),
 }
 
 /// The number that a statement answered.
-pub(super) fn number(rows: &[Vec<Option<String>>]) -> Option<u64> {
+pub(in crate::restore) fn number(rows: &[Vec<Option<String>>]) -> Option<u64> {
     match rows {
         [row] => row.first()?.as_deref()?.parse().ok(),
         _ => None,

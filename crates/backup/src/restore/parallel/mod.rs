@@ -18,4 +18,5 @@ mod settings;
 mod source;
 
 pub(super) use choose::{Facts, RowsWay, choose};
+pub(super) use lane::number;
 pub(super) use run::{prepare, route};

@@ -142,11 +142,9 @@ impl Filling<'_> {
         let mut filled = Filled::default();
         let lists = self.sorted(prepared.sessions.len());
         // Side by side: each of them starts a program next to the server.
-        let (contents, before, rest, after) = tokio::try_join!(
+        let (contents, before) = tokio::try_join!(
             self.put(scratch, CONTENTS, prepared.contents),
             self.list_of(scratch, "before", &lists.before),
-            self.list_of(scratch, "rest", &lists.rest),
-            self.list_of(scratch, "after", &lists.after),
         )?;
         let mut beside = Beside {
             contents: Some(contents),
@@ -161,7 +159,15 @@ impl Filling<'_> {
                 .await
                 .map_err(|source| exec("creating the extensions", source))?;
         }
-        self.pass_of(&mut beside, before, 1, &mut filled).await?;
+        // What comes after the rows is got ready while pg_restore makes what they need. Whatever
+        // fails, pg_restore is waited for.
+        let (made, rest, after) = tokio::join!(
+            self.pass_of(&mut beside, before, 1, &mut filled),
+            self.list_of(scratch, "rest", &lists.rest),
+            self.list_of(scratch, "after", &lists.after),
+        );
+        made?;
+        let (rest, after) = (rest?, after?);
         self.go_on()?;
         let mut sessions = prepared.sessions;
         make_objects(&mut sessions, &lists).await?;
