@@ -100,7 +100,7 @@ pub(in crate::restore) fn choose(facts: &Facts<'_>) -> RowsWay {
 fn rows_are_copied(toc: &Toc) -> Result<(), String> {
     for entry in toc.entries.iter().filter(|entry| entry.has_data) {
         let certain = |statement: &str| !entry.lossy && (toc.utf8 || statement.is_ascii());
-        match (entry.kind.as_str(), entry.copy_statement.as_deref()) {
+        match (entry.kind, entry.copy_statement) {
             ("TABLE DATA", Some(statement)) if certain(statement) => {}
             ("TABLE DATA", Some(_)) => {
                 return Err(format!(
@@ -135,7 +135,7 @@ mod tests {
     fn toc(entries: Vec<TocEntry>, utf8: bool) -> Toc {
         Toc {
             header: super::super::lists::tests::header(),
-            entries,
+            entries: entries.into_iter().collect(),
             utf8,
         }
     }
