@@ -59,6 +59,11 @@ pub(in crate::restore) struct Facts<'a> {
     pub(in crate::restore) max_connections: u32,
 }
 
+/// Whether sessions may pay for so many bytes of rows, or for so many large objects, on any server.
+pub(in crate::restore) fn may_pay(bytes: u64, large_objects: u64) -> bool {
+    bytes >= PAYS.min(PAYS_IN_CONTAINER) || large_objects >= PAYS_OBJECTS
+}
+
 /// Chooses.
 pub(in crate::restore) fn choose(facts: &Facts<'_>) -> RowsWay {
     let stock = |reason: &str, told: bool| RowsWay::Stock {

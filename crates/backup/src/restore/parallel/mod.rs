@@ -17,5 +17,5 @@ mod run;
 mod settings;
 mod source;
 
-pub(super) use choose::{Facts, RowsWay, choose};
+pub(super) use choose::{Facts, RowsWay, choose, may_pay};
 pub(super) use run::{prepare, route};
