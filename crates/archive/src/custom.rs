@@ -42,6 +42,8 @@ pub fn check_custom(
     let mut contents = Contents::read(&mut reader, ArchiveKind::Custom, options)?;
     let summary = &mut contents.summary;
     let entries = &contents.entries;
+    // Grown bit by bit it would leave holes behind.
+    summary.tables.reserve_exact(entries.len());
     let mut promised = promised(entries);
     let mut decoder = decoder(&reader, summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {

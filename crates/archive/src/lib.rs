@@ -13,6 +13,7 @@ mod custom;
 mod data;
 mod decode;
 mod directory;
+mod entries;
 mod error;
 mod fingerprint;
 mod header;
@@ -36,6 +37,7 @@ pub use catalogue::{
 pub use contents::summarize_contents;
 pub use custom::{check_custom, read_entry_data};
 pub use directory::{check_directory, read_directory_entry_data};
+pub use entries::{Entry, Iter as TocIter, TocEntries};
 pub use error::ArchiveError;
 pub use fingerprint::{Fingerprint, ItemHash, NoFingerprint, NoItemHash};
 pub use header::{ArchiveKind, ArchiveVersion, Compression, DumpTime, Header, MAGIC};

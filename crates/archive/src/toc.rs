@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::io::Read;
 
 use crate::{
+    entries::{Entry, Packer, TocEntries},
     error::ArchiveError,
     header::{ArchiveKind, Header, read_header},
     name::{Name, SharedNames},
@@ -40,7 +41,7 @@ const KEEP_DEFINITION: &[&str] = &[
 ];
 
 /// Section of a restore that an entry belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Section {
     /// Not given.
     None,
@@ -53,7 +54,7 @@ pub enum Section {
 }
 
 /// Where a custom archive says the data of an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataPosition {
     /// Written to a pipe: not known, found by reading on.
     NotSet,
@@ -114,7 +115,7 @@ pub struct Toc {
     /// Header.
     pub header: Header,
     /// Entries in the order of the file.
-    pub entries: Vec<TocEntry>,
+    pub entries: TocEntries,
     /// Whether the archive's texts are UTF-8; otherwise names that are not ASCII are shown
     /// wrongly.
     pub utf8: bool,
@@ -128,29 +129,26 @@ pub struct Toc {
 pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the table of contents");
     let mut toc = TocReader::begin(&mut reader)?;
-    let mut entries = Vec::new();
-    let mut kept = 0_u64;
+    let mut packer = Packer::default();
     let mut utf8 = true;
     while let Some(mut entry) = toc.next_entry(&mut reader, keep_definition)? {
-        if entry.kind == "CONSTRAINT" && !entry.is_exclusion() {
+        if entry.kind == "CONSTRAINT" && !entry.view().is_exclusion() {
             entry.definition = None;
         }
-        kept += entry.size();
         if entry.kind == "ENCODING" {
             utf8 = entry.names_utf8();
         }
-        if kept > TOC_LIMIT {
+        packer.push(entry.view());
+        if packer.size() > TOC_LIMIT {
             return Err(ArchiveError::TooLarge {
                 subject: "the table of contents".to_owned(),
                 limit: TOC_LIMIT,
             });
         }
-        entries.push(entry);
     }
-    entries.shrink_to_fit();
     Ok(Toc {
         header: toc.header,
-        entries,
+        entries: packer.finish(),
         utf8,
     })
 }
@@ -162,30 +160,28 @@ fn keep_definition(kind: &str, name: &str) -> bool {
 }
 
 impl TocEntry {
-    /// Memory that the entry takes, roughly, in bytes.
-    fn size(&self) -> u64 {
-        let optional = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-        let name = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
-        let texts = self.kind.len()
-            + self.name.len()
-            + name(&self.schema)
-            + name(&self.tablespace)
-            + name(&self.access_method)
-            + name(&self.owner)
-            + optional(&self.definition)
-            + optional(&self.copy_statement)
-            + optional(&self.file_name);
-        (size_of::<Self>() + texts + self.dependencies.len() * size_of::<i32>()) as u64
-    }
-
-    /// Whether it is an exclusion constraint: it may need an operator class of an extension, and
-    /// its dependencies do not say so.
-    pub(crate) fn is_exclusion(&self) -> bool {
-        self.kind == "CONSTRAINT"
-            && self
-                .definition
-                .as_deref()
-                .is_some_and(|definition| definition.contains(" EXCLUDE "))
+    /// The entry as it is packed.
+    #[must_use]
+    pub fn view(&self) -> Entry<'_> {
+        Entry {
+            dump_id: self.dump_id,
+            table_oid: self.table_oid,
+            oid: self.oid,
+            has_data: self.has_data,
+            kind: &self.kind,
+            name: &self.name,
+            schema: self.schema.as_deref(),
+            tablespace: self.tablespace.as_deref(),
+            access_method: self.access_method.as_deref(),
+            owner: self.owner.as_deref(),
+            section: self.section,
+            definition: self.definition.as_deref(),
+            copy_statement: self.copy_statement.as_deref(),
+            dependencies: &self.dependencies,
+            position: self.position,
+            file_name: self.file_name.as_deref(),
+            lossy: self.lossy,
+        }
     }
 
     /// For the entry `ENCODING` (`SET client_encoding = 'UTF8';`): whether it names UTF-8.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 
 use archive::{
-    ArchiveError, ArchiveSummary, CheckOptions, Fingerprints, ItemHash, TableData, TocEntry,
+    ArchiveError, ArchiveSummary, CheckOptions, Entry, Fingerprints, ItemHash, TableData,
     check_custom, check_plain, check_tar, read_entry_data, read_toc,
 };
 use support::{ALL_ROWS, Corpus, ROWS, check_dir};
@@ -48,8 +48,8 @@ fn whole_archives(major: u32) {
                 .iter()
                 .find(|entry| entry.kind == "TABLE" && entry.name == "t")
                 .unwrap();
-            assert_eq!(table.schema.as_deref(), Some("s"));
-            assert_eq!(table.owner.as_deref(), Some("app"));
+            assert_eq!(table.schema, Some("s"));
+            assert_eq!(table.owner, Some("app"));
             // Rows, large objects and catalogue are the same however they are stored.
             let summary = check_custom(Cursor::new(&bytes), &all).unwrap();
             let now = (
@@ -142,7 +142,7 @@ fn tar_archive(corpus: &Corpus) {
     // The data of one entry, from each format.
     let toc = read_toc(Cursor::new(&custom)).unwrap();
     let entry = |name: &str| {
-        let data = |entry: &&TocEntry| entry.kind == "TABLE DATA" && entry.name == name;
+        let data = |entry: &Entry<'_>| entry.kind == "TABLE DATA" && entry.name == name;
         toc.entries.iter().find(data).unwrap().dump_id
     };
     let mut odd = Vec::new();

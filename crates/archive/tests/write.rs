@@ -382,12 +382,12 @@ fn a_table_of_contents_alone_has_every_entry_and_no_data() {
             assert_eq!(toc.entries.len(), expected.entries.len());
             for (entry, expected) in toc.entries.iter().zip(&expected.entries) {
                 assert!(!entry.has_data);
-                let same = archive::TocEntry {
+                let same = archive::Entry {
                     has_data: expected.has_data,
                     position: expected.position,
-                    ..entry.clone()
+                    ..entry
                 };
-                assert_eq!(&same, expected);
+                assert_eq!(same, expected);
             }
         }
     }

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::toc::{Section, Toc, TocEntry};
+use crate::entries::Entry;
+use crate::toc::{Section, Toc};
 
 /// Tables and what can be read like one.
 const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
@@ -63,7 +64,9 @@ pub(super) enum Role {
 }
 
 pub(super) struct Graph<'a> {
-    entries: HashMap<i32, &'a TocEntry>,
+    toc: &'a Toc,
+    /// Place of each entry, by its number.
+    places: HashMap<i32, usize>,
     /// Dependencies that only say what comes first.
     soft: HashSet<(i32, i32)>,
     /// Partitions of each partitioned table.
@@ -74,14 +77,18 @@ pub(super) struct Graph<'a> {
 impl<'a> Graph<'a> {
     pub(super) fn new(toc: &'a Toc) -> Self {
         let mut graph = Self {
-            entries: toc.entries.iter().map(|e| (e.dump_id, e)).collect(),
+            toc,
+            places: (0..)
+                .zip(&toc.entries)
+                .map(|(at, e)| (e.dump_id, at))
+                .collect(),
             soft: HashSet::new(),
             partitions: HashMap::new(),
             extensions: Vec::new(),
         };
         let mut attached = false;
         for entry in &toc.entries {
-            match entry.kind.as_str() {
+            match entry.kind {
                 "TABLE ATTACH" => {
                     attached = true;
                     graph.attach_table(entry);
@@ -97,12 +104,12 @@ impl<'a> Graph<'a> {
         graph
     }
 
-    pub(super) fn entry(&self, id: i32) -> Option<&'a TocEntry> {
-        self.entries.get(&id).copied()
+    pub(super) fn entry(&self, id: i32) -> Option<Entry<'a>> {
+        self.toc.entries.get(*self.places.get(&id)?)
     }
 
     /// What an entry cannot be made without, as far as the archive holds it.
-    pub(super) fn needs(&self, entry: &'a TocEntry) -> impl Iterator<Item = &'a TocEntry> + '_ {
+    pub(super) fn needs(&self, entry: Entry<'a>) -> impl Iterator<Item = Entry<'a>> + '_ {
         let from = entry.dump_id;
         let extensions: &[i32] = if entry.is_exclusion() {
             &self.extensions
@@ -123,7 +130,7 @@ impl<'a> Graph<'a> {
 
     /// A partition is made as a table of its own and attached later, so that it can be had
     /// without its parent.
-    fn attach_table(&mut self, entry: &TocEntry) {
+    fn attach_table(&mut self, entry: Entry<'_>) {
         let tables = entry
             .dependencies
             .iter()
@@ -143,12 +150,12 @@ impl<'a> Graph<'a> {
     }
 
     /// Indexes of partitions are made on their own and attached later, like their tables.
-    fn attach_index(&mut self, entry: &TocEntry) {
+    fn attach_index(&mut self, entry: Entry<'_>) {
         let indexes: Vec<_> = entry
             .dependencies
             .iter()
             .filter_map(|id| self.entry(*id))
-            .filter(|index| matches!(index.kind.as_str(), "INDEX" | "CONSTRAINT"))
+            .filter(|index| matches!(index.kind, "INDEX" | "CONSTRAINT"))
             .map(|index| index.dump_id)
             .collect();
         for from in &indexes {
@@ -166,7 +173,7 @@ impl<'a> Graph<'a> {
             .flat_map(|entry| entry.dependencies.iter().copied())
             .collect();
         for child in toc.entries.iter().filter(|entry| is_table(entry)) {
-            for parent in &child.dependencies {
+            for parent in child.dependencies {
                 let parent_is_table = self
                     .entry(*parent)
                     .is_some_and(|entry| entry.kind == "TABLE");
@@ -181,12 +188,12 @@ impl<'a> Graph<'a> {
     }
 }
 
-fn is_table(entry: &TocEntry) -> bool {
-    matches!(entry.kind.as_str(), "TABLE" | "FOREIGN TABLE")
+fn is_table(entry: &Entry<'_>) -> bool {
+    matches!(entry.kind, "TABLE" | "FOREIGN TABLE")
 }
 
-pub(super) fn role(entry: &TocEntry) -> Role {
-    let kind = entry.kind.as_str();
+pub(super) fn role(entry: &Entry<'_>) -> Role {
+    let kind = entry.kind;
     let of_database = ATTACHED.contains(&kind) && entry.name.starts_with("DATABASE ");
     if NEVER.contains(&kind) || of_database {
         Role::Never
@@ -203,7 +210,7 @@ pub(super) fn role(entry: &TocEntry) -> Role {
 
 /// The section of each entry. Privileges and comments name none: they belong to the section of
 /// what stands before them, as for pg_restore.
-pub(super) fn sections(toc: &Toc) -> impl Iterator<Item = (&TocEntry, Section)> {
+pub(super) fn sections(toc: &Toc) -> impl Iterator<Item = (Entry<'_>, Section)> {
     toc.entries.iter().scan(Section::PreData, |current, entry| {
         if entry.section != Section::None {
             *current = entry.section;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::toc::{Section, Toc, TocEntry};
+use crate::entries::Entry;
+use crate::toc::{Section, Toc};
 
 use super::{
     graph::{Graph, Role, role, sections},
@@ -64,7 +65,7 @@ pub fn select(toc: &Toc, selection: &Selection) -> Selected {
         if !choice.has(id) {
             continue;
         }
-        if role(entry) == Role::Relation && entry.kind == "TABLE" && !choice.chosen.contains(&id) {
+        if role(&entry) == Role::Relation && entry.kind == "TABLE" && !choice.chosen.contains(&id) {
             selected.without_rows.push(entry.describe());
         }
         let wanted = selection.sections.is_empty() || selection.sections.contains(&section);
@@ -74,7 +75,7 @@ pub fn select(toc: &Toc, selection: &Selection) -> Selected {
         selected.ids.insert(id);
         selected.order.push(id);
         if entry.kind == "TABLE DATA" {
-            let schema = entry.schema.as_deref().unwrap_or_default();
+            let schema = entry.schema.unwrap_or_default();
             let table = (schema.to_owned(), entry.name.to_string());
             selected.tables.push(table);
         }
@@ -105,23 +106,20 @@ impl<'a> Choice<'a> {
     fn seed(&mut self, toc: &'a Toc, selection: &Selection) -> Vec<String> {
         let mut unmatched = Vec::new();
         for pattern in &selection.tables {
-            let fits = |entry: &&TocEntry| {
+            let fits = |entry: &Entry<'_>| {
                 (role(entry) == Role::Relation || entry.kind == "SEQUENCE")
-                    && pattern.matches(entry.schema.as_deref().unwrap_or_default(), &entry.name)
+                    && pattern.matches(entry.schema.unwrap_or_default(), entry.name)
             };
             if !self.choose_all(toc.entries.iter().filter(fits)) {
                 unmatched.push(pattern.as_str().to_owned());
             }
         }
         for pattern in &selection.schemas {
-            let fits = |entry: &&TocEntry| {
-                let inside = entry
-                    .schema
-                    .as_deref()
-                    .is_some_and(|s| pattern.matches_name(s))
+            let fits = |entry: &Entry<'_>| {
+                let inside = entry.schema.is_some_and(|s| pattern.matches_name(s))
                     && (matches!(role(entry), Role::Relation | Role::Object)
                         || entry.kind == "SEQUENCE");
-                inside || (entry.kind == "SCHEMA" && pattern.matches_name(&entry.name))
+                inside || (entry.kind == "SCHEMA" && pattern.matches_name(entry.name))
             };
             if !self.choose_all(toc.entries.iter().filter(fits)) {
                 unmatched.push(pattern.as_str().to_owned());
@@ -130,7 +128,7 @@ impl<'a> Choice<'a> {
         unmatched
     }
 
-    fn choose_all(&mut self, entries: impl Iterator<Item = &'a TocEntry>) -> bool {
+    fn choose_all(&mut self, entries: impl Iterator<Item = Entry<'a>>) -> bool {
         let mut any = false;
         for entry in entries {
             any = true;
@@ -140,7 +138,7 @@ impl<'a> Choice<'a> {
     }
 
     /// Chooses an entry, with its partitions, and notes what it needs.
-    fn choose(&mut self, entry: &'a TocEntry) {
+    fn choose(&mut self, entry: Entry<'a>) {
         let mut stack = vec![entry.dump_id];
         while let Some(id) = stack.pop() {
             if self.chosen.insert(id) {
@@ -157,7 +155,7 @@ impl<'a> Choice<'a> {
         while let Some(entry) = stack.pop() {
             for need in self.graph.needs(entry) {
                 if !self.has(need.dump_id)
-                    && role(need) != Role::Never
+                    && role(&need) != Role::Never
                     && found.insert(need.dump_id)
                 {
                     stack.push(need);
@@ -182,9 +180,9 @@ impl<'a> Choice<'a> {
         }
     }
 
-    fn belongs(&self, entry: &'a TocEntry) -> bool {
+    fn belongs(&self, entry: Entry<'a>) -> bool {
         let mut needs = self.graph.needs(entry).peekable();
-        match role(entry) {
+        match role(&entry) {
             Role::Attached => needs.peek().is_some() && needs.all(|need| self.has(need.dump_id)),
             Role::Hanger => self.hangs(entry) && self.obstacle(entry).is_none(),
             Role::Relation | Role::Object | Role::Never => false,
@@ -192,8 +190,8 @@ impl<'a> Choice<'a> {
     }
 
     /// Whether an entry belongs to something that was chosen.
-    fn hangs(&self, entry: &'a TocEntry) -> bool {
-        self.graph.needs(entry).any(|need| match role(need) {
+    fn hangs(&self, entry: Entry<'a>) -> bool {
+        self.graph.needs(entry).any(|need| match role(&need) {
             Role::Relation | Role::Hanger if self.chosen.contains(&need.dump_id) => true,
             // The value of a sequence that a default needs.
             _ => need.kind == "SEQUENCE" && self.has(need.dump_id),
@@ -201,7 +199,7 @@ impl<'a> Choice<'a> {
     }
 
     /// A relation that an entry needs and that was not chosen.
-    fn obstacle(&self, entry: &'a TocEntry) -> Option<&'a TocEntry> {
+    fn obstacle(&self, entry: Entry<'a>) -> Option<Entry<'a>> {
         // Rows of a materialised view come from all that it reads.
         let rows_of_view = entry.kind == "MATERIALIZED VIEW DATA";
         let mut seen = HashSet::new();
@@ -209,7 +207,7 @@ impl<'a> Choice<'a> {
         while let Some(at) = stack.pop() {
             for need in self.graph.needs(at) {
                 let id = need.dump_id;
-                if role(need) == Role::Relation && !self.chosen.contains(&id) {
+                if role(&need) == Role::Relation && !self.chosen.contains(&id) {
                     return Some(need);
                 }
                 let done = self.has(id) && !rows_of_view;
@@ -224,28 +222,28 @@ impl<'a> Choice<'a> {
     /// What belongs to a chosen relation, but was not taken.
     fn left_out(&self, toc: &'a Toc) -> Vec<String> {
         let left = toc.entries.iter().filter(|entry| {
-            let of_relation = self.graph.needs(entry).any(|need| {
+            let of_relation = self.graph.needs(*entry).any(|need| {
                 self.chosen.contains(&need.dump_id)
-                    && role(need) == Role::Relation
-                    && is_part_of(entry, need)
+                    && role(&need) == Role::Relation
+                    && is_part_of(entry, &need)
             });
             let interesting = matches!(role(entry), Role::Hanger | Role::Never);
             interesting && of_relation && !self.has(entry.dump_id)
         });
-        left.map(TocEntry::describe).collect()
+        left.map(|entry| entry.describe()).collect()
     }
 }
 
 /// Whether the entry is part of this relation, and not of another that only refers to it: names
 /// of constraints, triggers, rules and policies begin with that of their table.
-fn is_part_of(entry: &TocEntry, relation: &TocEntry) -> bool {
-    match entry.kind.as_str() {
+fn is_part_of(entry: &Entry<'_>, relation: &Entry<'_>) -> bool {
+    match entry.kind {
         "FK CONSTRAINT" | "CHECK CONSTRAINT" | "CONSTRAINT" | "TRIGGER" | "RULE" | "POLICY"
         | "DEFAULT" => {
             entry.schema == relation.schema
                 && entry
                     .name
-                    .strip_prefix(relation.name.as_str())
+                    .strip_prefix(relation.name)
                     .is_some_and(|rest| rest.starts_with(' '))
         }
         "TABLE ATTACH" => entry.schema == relation.schema && entry.name == relation.name,

@@ -147,12 +147,7 @@ impl Expected {
             let entries = checked.toc.iter().flat_map(|toc| &toc.entries);
             let sequences = entries
                 .filter(|entry| entry.kind == "SEQUENCE SET")
-                .map(|entry| {
-                    (
-                        entry.schema.as_deref().unwrap_or_default(),
-                        entry.name.as_str(),
-                    )
-                });
+                .map(|entry| (entry.schema.unwrap_or_default(), entry.name));
             let chosen: BTreeSet<_> = tables.chain(sequences).collect();
             expected.only(|schema, name| chosen.contains(&(schema, name)));
         }

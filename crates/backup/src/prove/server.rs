@@ -100,10 +100,8 @@ pub(crate) async fn tablespaces(
     let mut found = BTreeSet::from([record.tablespace.clone()]);
     match table_of_contents(repo, manifest, record).await {
         Ok(toc) => {
-            let entries = toc.into_iter().flat_map(|toc| toc.entries);
-            found.extend(
-                entries.filter_map(|entry| entry.tablespace.as_ref().map(ToString::to_string)),
-            );
+            let entries = toc.iter().flat_map(|toc| &toc.entries);
+            found.extend(entries.filter_map(|entry| entry.tablespace.map(str::to_owned)));
         }
         // The restore reads the archive whole and says what is wrong with it.
         Err(problem) => tracing::debug!(problem, "no table of contents"),

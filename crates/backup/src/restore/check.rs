@@ -10,8 +10,8 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::{
-    ArchiveKind, ArchiveSummary, Catalogue, CatalogueDetail, CheckOptions, Fingerprints, ItemHash,
-    PlainSummary, TableData, Toc, TocEntry,
+    ArchiveKind, ArchiveSummary, Catalogue, CatalogueDetail, CheckOptions, Entry, Fingerprints,
+    ItemHash, LastName, Name, PlainSummary, TableData, Toc,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::io::SyncIoBridge;
@@ -339,6 +339,7 @@ fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64
     let mut tables: Vec<TableData> = Vec::new();
     let mut large_objects = 0;
     let mut seen = HashSet::new();
+    let mut schemas = LastName::default();
     for entry in toc.entries.iter().filter(|entry| entry.has_data) {
         if entry.kind == "BLOBS" {
             large_objects = attestation.large_objects.as_ref()?.count;
@@ -353,8 +354,8 @@ fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64
         tables.push(TableData {
             dump_id: entry.dump_id,
             oid: entry.oid,
-            schema: entry.schema.clone().unwrap_or_default(),
-            name: entry.name.clone(),
+            schema: schemas.share(entry.schema.unwrap_or_default()),
+            name: Name::from(entry.name),
             bytes: table.bytes?,
             rows: Some(table.rows),
             fingerprint: None,
@@ -364,7 +365,7 @@ fn attested(toc: &Toc, attestation: &Attestation) -> Option<(Vec<TableData>, u64
     Some((tables, large_objects))
 }
 
-fn ascii(entry: &TocEntry) -> bool {
+fn ascii(entry: Entry<'_>) -> bool {
     entry.name.is_ascii() && entry.schema.iter().all(|schema| schema.is_ascii())
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archive::{SqlToken, Toc, TocEntry, split_statements};
+use archive::{Entry, SqlToken, Toc, split_statements};
 
 use super::{
     preflight::{Decision, Inputs, Refusals},
@@ -36,8 +36,8 @@ pub(crate) struct EarlyExtension {
 }
 
 /// `CREATE EXTENSION IF NOT EXISTS name WITH SCHEMA schema;`
-fn schema_of(entry: &TocEntry) -> Option<String> {
-    let statements = split_statements(entry.definition.as_deref()?).ok()?;
+fn schema_of(entry: Entry<'_>) -> Option<String> {
+    let statements = split_statements(entry.definition?).ok()?;
     let tokens = &statements.first()?.tokens;
     let at = tokens.iter().position(|token| token.is("SCHEMA"))?;
     tokens.get(at + 1).and_then(SqlToken::name)
@@ -65,8 +65,8 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
         .iter()
         .filter(|entry| entry.kind == "EXTENSION" && !decision.left_out.contains(&entry.dump_id));
     for entry in entries {
-        let Some(available) = inputs.target.extensions.get(entry.name.as_str()) else {
-            missing.push(match recorded.get(entry.name.as_str()) {
+        let Some(available) = inputs.target.extensions.get(entry.name) else {
+            missing.push(match recorded.get(entry.name) {
                 Some(version) => format!("{} {version}", entry.name),
                 None => entry.name.to_string(),
             });
@@ -75,7 +75,7 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
         if !available.may_create {
             forbidden.push(entry.name.to_string());
         }
-        let version = recorded.get(entry.name.as_str());
+        let version = recorded.get(entry.name);
         let exact = version.filter(|version| available.versions.contains(version));
         let timescaledb = entry.name == TIMESCALEDB;
         match (version, exact) {
@@ -115,7 +115,7 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
         let schema = schema_of(entry);
         let place = toc.entries.iter().find(|place| {
             place.kind == "SCHEMA"
-                && Some(place.name.as_str()) == schema.as_deref()
+                && Some(place.name) == schema.as_deref()
                 && place.name != "public"
         });
         early.schemas.extend(place.map(|place| place.dump_id));
@@ -162,12 +162,16 @@ pub(super) fn decide(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mu
 /// Materialised views that read foreign tables, by schema and name: filling them would log in at
 /// other servers. With the entries of their rows.
 fn far_views(toc: &Toc) -> Vec<(i32, String)> {
-    let by_id: BTreeMap<i32, &TocEntry> = toc
+    let of_view = |entry: &Entry<'_>| entry.kind == "MATERIALIZED VIEW DATA";
+    if !toc.entries.iter().any(|entry| of_view(&entry)) {
+        return Vec::new();
+    }
+    let by_id: BTreeMap<i32, Entry<'_>> = toc
         .entries
         .iter()
         .map(|entry| (entry.dump_id, entry))
         .collect();
-    let reads_far = |from: &TocEntry| {
+    let reads_far = |from: &Entry<'_>| {
         let mut seen = BTreeSet::new();
         let mut waiting = from.dependencies.to_vec();
         while let Some(id) = waiting.pop() {
@@ -177,15 +181,15 @@ fn far_views(toc: &Toc) -> Vec<(i32, String)> {
             if entry.kind == "FOREIGN TABLE" {
                 return true;
             }
-            waiting.extend(&entry.dependencies);
+            waiting.extend(entry.dependencies);
         }
         false
     };
     toc.entries
         .iter()
-        .filter(|entry| entry.kind == "MATERIALIZED VIEW DATA" && reads_far(entry))
+        .filter(|entry| of_view(entry) && reads_far(entry))
         .map(|entry| {
-            let schema = entry.schema.as_deref().unwrap_or_default();
+            let schema = entry.schema.unwrap_or_default();
             (entry.dump_id, format!("{schema}.{}", entry.name))
         })
         .collect()
@@ -253,7 +257,7 @@ mod tests {
 
     #[test]
     fn schemas_of_extensions() {
-        let entry = |definition: &str| TocEntry {
+        let entry = |definition: &str| archive::TocEntry {
             dump_id: 1,
             table_oid: 0,
             oid: 0,
@@ -283,7 +287,7 @@ mod tests {
             ),
             ("CREATE EXTENSION x;", None),
         ] {
-            assert_eq!(schema_of(&entry(definition)).as_deref(), schema);
+            assert_eq!(schema_of(entry(definition).view()).as_deref(), schema);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! contents, which pg_dump fills with the database's definition, settings, comment and
 //! privileges.
 
-use archive::{Name, SqlToken, Toc, TocEntry, split_statements};
+use archive::{Entry, SqlToken, Toc, split_statements};
 
 use crate::manifest::{DatabaseRecord, DatabaseSetting};
 
@@ -127,12 +127,12 @@ pub(crate) fn of_toc(toc: &Toc) -> DatabaseFacts {
         facts.encoding = client_encoding(toc);
         return facts;
     };
-    facts.owner = database.owner.as_ref().map(Name::to_string);
+    facts.owner = database.owner.map(str::to_owned);
     read(database, &mut facts, create_database);
-    let about = format!("DATABASE {}", quoted_if_needed(&database.name));
+    let about = format!("DATABASE {}", quoted_if_needed(database.name));
     for entry in &toc.entries {
         let here = entry.name == about || entry.name == format!("DATABASE {}", database.name);
-        match entry.kind.as_str() {
+        match entry.kind {
             "DATABASE PROPERTIES" => read(entry, &mut facts, property),
             "ACL" if here && entry.schema.is_none() => read(entry, &mut facts, grant),
             "COMMENT" if here && entry.schema.is_none() => read(entry, &mut facts, comment),
@@ -145,7 +145,7 @@ pub(crate) fn of_toc(toc: &Toc) -> DatabaseFacts {
 /// `SET client_encoding = 'UTF8';`
 fn client_encoding(toc: &Toc) -> Option<String> {
     let entry = toc.entries.iter().find(|entry| entry.kind == "ENCODING")?;
-    let statements = split_statements(entry.definition.as_deref()?).ok()?;
+    let statements = split_statements(entry.definition?).ok()?;
     match statements.first()?.tokens.last()? {
         SqlToken::Literal(encoding) => Some(encoding.clone()),
         _ => None,
@@ -154,8 +154,8 @@ fn client_encoding(toc: &Toc) -> Option<String> {
 
 type Understand = fn(&[SqlToken], &mut DatabaseFacts) -> Option<()>;
 
-fn read(entry: &TocEntry, facts: &mut DatabaseFacts, understand: Understand) {
-    let Some(definition) = &entry.definition else {
+fn read(entry: Entry<'_>, facts: &mut DatabaseFacts, understand: Understand) {
+    let Some(definition) = entry.definition else {
         return;
     };
     match split_statements(definition) {

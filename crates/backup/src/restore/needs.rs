@@ -37,7 +37,7 @@ fn owners(toc: &Toc, facts: &DatabaseFacts, makes_database: bool) -> BTreeSet<St
         .entries
         .iter()
         .filter(|entry| !entry.kind.starts_with("DATABASE"))
-        .filter_map(|entry| entry.owner.as_ref().map(ToString::to_string));
+        .filter_map(|entry| entry.owner.map(str::to_owned));
     let mut owners: BTreeSet<_> = of_entries
         .chain(facts.owner.clone().filter(|_| makes_database))
         .filter(|owner| !owner.is_empty() && (toc.utf8 || owner.is_ascii()))
@@ -100,7 +100,7 @@ pub(super) fn rights(inputs: &Inputs<'_>, refusals: &mut Refusals) {
     let kinds: BTreeSet<_> = toc
         .entries
         .iter()
-        .map(|entry| entry.kind.as_str())
+        .map(|entry| entry.kind)
         .filter(|kind| SUPERUSER_KINDS.contains(kind))
         .collect();
     if !kinds.is_empty() {
@@ -230,7 +230,7 @@ pub(super) fn locks(inputs: &Inputs<'_>, refusals: &mut Refusals) {
     let objects = toc
         .entries
         .iter()
-        .filter(|entry| LOCKED_KINDS.contains(&entry.kind.as_str()))
+        .filter(|entry| LOCKED_KINDS.contains(&entry.kind))
         .count() as u64;
     // Dropped and made again: both hold a lock until the end.
     let needed = objects.saturating_mul(2);

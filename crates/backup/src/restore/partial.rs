@@ -165,11 +165,11 @@ fn nearest(toc: &Toc, unmatched: &[String]) -> String {
     let plain = |text: &str| text.replace('"', "").to_lowercase();
     let wanted: Vec<_> = unmatched.iter().map(|text| plain(text)).collect();
     let same = toc.entries.iter().find(|entry| {
-        let schema = entry.schema.as_deref().unwrap_or_default();
+        let schema = entry.schema.unwrap_or_default();
         matches!(
-            entry.kind.as_str(),
+            entry.kind,
             "TABLE" | "VIEW" | "MATERIALIZED VIEW" | "FOREIGN TABLE" | "SEQUENCE" | "SCHEMA"
-        ) && (wanted.contains(&plain(&entry.name))
+        ) && (wanted.contains(&plain(entry.name))
             || wanted.contains(&plain(&format!("{schema}.{}", entry.name))))
     });
     same.map_or_else(String::new, |entry| {

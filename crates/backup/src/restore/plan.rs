@@ -9,7 +9,7 @@ use super::{
     check::{Checked, check, check_stored},
     facts::{self, DatabaseFacts},
     live::{self, SwapWork},
-    parallel::RowsWay,
+    parallel::{self, RowsWay},
     partial,
     preflight::{Decision, Inputs, decide},
     roles,
@@ -149,13 +149,19 @@ pub async fn plan_restore(
         sessions = live.sessions;
         swap = Some(work);
     }
+    let source_database = match (&source.backup, &checked.toc) {
+        (Some(backup), _) => Some(backup.1.name.clone()),
+        (None, Some(toc)) => Some(toc.header.database.clone()),
+        (None, None) => None,
+    };
+    if takes_all(&checked, &decision) {
+        // pg_restore reads it itself, and nobody chooses among its entries: of 100,000 tables it is
+        // much.
+        checked.toc = None;
+    }
     Ok(RestorePlan {
         source: source.label.clone(),
-        source_database: match (&source.backup, &checked.toc) {
-            (Some(backup), _) => Some(backup.1.name.clone()),
-            (None, Some(toc)) => Some(toc.header.database.clone()),
-            (None, None) => None,
-        },
+        source_database,
         place: request.place.clone(),
         target: format!(
             "{}, PostgreSQL {}",
@@ -180,16 +186,45 @@ pub async fn plan_restore(
     })
 }
 
+/// Whether pg_restore alone takes every entry of the archive, in one run.
+fn takes_all(checked: &Checked, decision: &Decision) -> bool {
+    let early = decision.early.as_ref();
+    matches!(decision.rows, RowsWay::Stock { .. })
+        && checked.part.is_none()
+        && decision.left_out.is_empty()
+        && early.is_none_or(|early| early.schemas.is_empty())
+}
+
 /// Reads the source: without decoding its data where sessions of ours are going to decode it while
 /// they fill a new database, and everything they must find is known from the manifest.
 async fn first_reading(source: &Source, request: &RestoreRequest) -> Result<Checked, BackupError> {
     let later = request.place.makes_database()
         && !request.contents.is_partial()
-        && request.engine != EngineChoice::Stock;
+        && match request.engine {
+            EngineChoice::Stock => false,
+            EngineChoice::Parallel => true,
+            EngineChoice::Auto => !few(source),
+        };
     if later && let Some(checked) = check_stored(source).await? {
         return Ok(checked);
     }
     check(source).await
+}
+
+/// Whether the manifest says that a backup holds too few rows for sessions of ours: it is then
+/// decoded at once.
+fn few(source: &Source) -> bool {
+    let attestation = source
+        .backup
+        .as_ref()
+        .and_then(|b| b.1.attestation.as_ref());
+    attestation.is_some_and(|attestation| {
+        let bytes: Option<u64> = attestation.tables.iter().map(|table| table.bytes).sum();
+        let objects = attestation.large_objects.as_ref().map(|all| all.count);
+        let tables = attestation.tables.len();
+        let known = bytes.zip(objects);
+        known.is_some_and(|(bytes, objects)| !parallel::may_pay(bytes, objects, tables))
+    })
 }
 
 /// The statements that make missing roles, from the backup's globals, whose hash is checked.

@@ -365,7 +365,7 @@ fn needed_roles(inputs: &Inputs<'_>, decision: &mut Decision, refusals: &mut Ref
 fn tablespaces(inputs: &Inputs<'_>, decision: &mut Decision) {
     let used = inputs.checked.toc.iter().flat_map(|toc| &toc.entries);
     let missing: BTreeSet<_> = used
-        .filter_map(|entry| entry.tablespace.as_ref().map(ToString::to_string))
+        .filter_map(|entry| entry.tablespace.map(str::to_owned))
         .chain(inputs.facts.tablespace.clone())
         .filter(|name| !name.is_empty() && !inputs.target.tablespaces.contains(name))
         .collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use archive::{Name, SqlStatement, SqlToken, Toc, split_statements};
+use archive::{SqlStatement, SqlToken, Toc, split_statements};
 
 use super::facts::{DatabaseFacts, Privileges};
 
@@ -17,17 +17,19 @@ pub(crate) fn needed(
     keep_owner: bool,
 ) -> BTreeSet<String> {
     let mut roles = BTreeSet::new();
-    for entry in toc.map(|toc| toc.entries.as_slice()).unwrap_or_default() {
-        let matters = matches!(entry.kind.as_str(), "POLICY" | "USER MAPPING");
-        let database = matches!(entry.kind.as_str(), "DATABASE" | "DATABASE PROPERTIES");
-        if keep_owner && !database {
-            roles.extend(entry.owner.as_ref().map(Name::to_string));
+    for entry in toc.iter().flat_map(|toc| &toc.entries) {
+        let matters = matches!(entry.kind, "POLICY" | "USER MAPPING");
+        let database = matches!(entry.kind, "DATABASE" | "DATABASE PROPERTIES");
+        if keep_owner
+            && !database
+            && let Some(owner) = entry.owner.filter(|owner| !roles.contains(*owner))
+        {
+            roles.insert(owner.to_owned());
         }
-        let privileges = matches!(entry.kind.as_str(), "ACL" | "DEFAULT ACL");
+        let privileges = matches!(entry.kind, "ACL" | "DEFAULT ACL");
         if matters || (keep_owner && privileges) {
             let statements = entry
                 .definition
-                .as_deref()
                 .and_then(|definition| split_statements(definition).ok());
             for statement in statements.unwrap_or_default() {
                 roles.extend(named_in(&statement.tokens));

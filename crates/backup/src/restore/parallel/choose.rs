@@ -64,6 +64,13 @@ pub(in crate::restore) struct Facts<'a> {
     pub(in crate::restore) max_connections: u32,
 }
 
+/// Whether sessions may pay for so many bytes of rows, large objects or tables, on any server.
+pub(in crate::restore) fn may_pay(bytes: u64, large_objects: u64, tables: usize) -> bool {
+    bytes >= PAYS.min(PAYS_IN_CONTAINER)
+        || large_objects >= PAYS_OBJECTS
+        || PAYS_TABLES.contains(&tables)
+}
+
 /// Chooses.
 pub(in crate::restore) fn choose(facts: &Facts<'_>) -> RowsWay {
     let stock = |reason: &str, told: bool| RowsWay::Stock {
@@ -107,7 +114,7 @@ pub(in crate::restore) fn choose(facts: &Facts<'_>) -> RowsWay {
 fn rows_are_copied(toc: &Toc) -> Result<(), String> {
     for entry in toc.entries.iter().filter(|entry| entry.has_data) {
         let certain = |statement: &str| !entry.lossy && (toc.utf8 || statement.is_ascii());
-        match (entry.kind.as_str(), entry.copy_statement.as_deref()) {
+        match (entry.kind, entry.copy_statement) {
             ("TABLE DATA", Some(statement)) if certain(statement) => {}
             ("TABLE DATA", Some(_)) => {
                 return Err(format!(
@@ -142,7 +149,7 @@ mod tests {
     fn toc(entries: Vec<TocEntry>, utf8: bool) -> Toc {
         Toc {
             header: super::super::lists::tests::header(),
-            entries,
+            entries: entries.into_iter().collect(),
             utf8,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use archive::{Section, TableData, Toc, TocEntry};
+use archive::{Entry, Section, TableData, Toc};
 
 /// From so many large objects on they are not made statement by statement by pg_restore.
 const MANY_OBJECTS: usize = 1_000;
@@ -77,7 +77,7 @@ pub(super) fn sort(
         if !chosen(id) {
             continue;
         }
-        match entry.kind.as_str() {
+        match entry.kind {
             "TABLE DATA" => {
                 if entry.has_data {
                     let size = bytes.get(&id).copied().unwrap_or_default();
@@ -118,11 +118,8 @@ pub(super) fn sort(
     lists
 }
 
-fn table_of(entry: &TocEntry) -> (&str, &str) {
-    (
-        entry.schema.as_deref().unwrap_or_default(),
-        entry.name.as_str(),
-    )
+fn table_of(entry: Entry<'_>) -> (&str, &str) {
+    (entry.schema.unwrap_or_default(), entry.name)
 }
 
 /// Large objects by owner, when there are many and everything about them is known; else none.
@@ -133,17 +130,16 @@ fn objects_to_make(
 ) -> BTreeMap<Option<String>, Vec<u32>> {
     let mut objects: BTreeMap<_, Vec<u32>> = BTreeMap::new();
     for entry in toc.entries.iter().filter(|entry| chosen(entry.dump_id)) {
-        let oids: Option<Vec<u32>> = match entry.kind.as_str() {
+        let oids: Option<Vec<u32>> = match entry.kind {
             "BLOB" => entry.name.parse().ok().map(|oid| vec![oid]),
-            "BLOB METADATA" => entry.definition.as_deref().and_then(|list| {
+            "BLOB METADATA" => entry.definition.and_then(|list| {
                 list.split_whitespace()
                     .map(|oid| oid.parse().ok())
                     .collect()
             }),
             _ => continue,
         };
-        let owner = entry.owner.as_ref().filter(|_| keep_owner);
-        let owner = owner.map(ToString::to_string);
+        let owner = entry.owner.filter(|_| keep_owner).map(str::to_owned);
         let Some(oids) = oids.filter(|oids| !oids.is_empty() && !entry.lossy) else {
             return BTreeMap::new();
         };
@@ -161,7 +157,7 @@ fn objects_to_make(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use archive::{DataPosition, DumpTime, Header};
+    use archive::{DataPosition, DumpTime, Header, TocEntry};
 
     use super::*;
 
@@ -195,7 +191,7 @@ pub(super) mod tests {
     fn toc(entries: Vec<TocEntry>) -> Toc {
         Toc {
             header: header(),
-            entries,
+            entries: entries.into_iter().collect(),
             utf8: true,
         }
     }

@@ -17,6 +17,6 @@ mod run;
 mod settings;
 mod source;
 
-pub(super) use choose::{Facts, RowsWay, choose};
+pub(super) use choose::{Facts, RowsWay, choose, may_pay};
 pub(super) use lane::number;
 pub(super) use run::{prepare, route};

@@ -1,7 +1,6 @@
 //! Carries a parallel restore out, pass by pass.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +23,7 @@ use super::{
     lane::{Lane, Stopped, number, queue},
     lists::{Lists, Way, sort},
     objects, settings,
-    source::Stored,
+    source::{Contents, Stored},
 };
 use crate::{BackupError, BackupEvent, EngineChoice};
 
@@ -43,7 +42,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Sessions that are ready.
 pub(in crate::restore) struct Prepared {
     sessions: Vec<NativeSession>,
-    contents: Vec<u8>,
+    contents: Contents,
 }
 
 /// The way of sessions to the server, where rows are to go over them; else why there is none.
@@ -122,7 +121,7 @@ async fn open(filling: &Filling<'_>, wanted: u32) -> Result<(Vec<NativeSession>,
 }
 
 /// The table of contents for pg_restore; the error is the reason why not.
-async fn contents(filling: &Filling<'_>) -> Result<Vec<u8>, String> {
+async fn contents(filling: &Filling<'_>) -> Result<Contents, String> {
     // What is read here is read again for the rows, and compared then.
     let stored = Stored::of(filling.work, &Arc::default(), filling.cancel);
     let made = tokio::task::spawn_blocking(move || stored.contents()).await;
@@ -273,14 +272,19 @@ impl Filling<'_> {
         &self,
         scratch: &ScratchDir,
         name: &str,
-        content: Vec<u8>,
+        content: Contents,
     ) -> Result<String, BackupError> {
-        let size = content.len() as u64;
-        let content = Box::pin(io::Cursor::new(content));
+        let stored = Stored::of(self.work, &Arc::default(), self.cancel);
+        let (size, content, made) = stored.reader(content);
         self.executor
             .scratch_put(scratch, name, size, content)
             .await
             .map_err(|source| exec("putting the table of contents next to the server", source))?;
+        made.await
+            .map_err(|problem| BackupError::ArchiveIncomplete {
+                subject: self.work.source.label.clone(),
+                problem,
+            })?;
         Ok(format!("{}/{name}", scratch.path))
     }
 

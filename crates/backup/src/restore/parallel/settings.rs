@@ -39,7 +39,7 @@ pub(super) fn of_session(toc: &Toc, major: u32) -> Result<String, BackupError> {
 /// The encoding of the archive's rows, from its entry `SET client_encoding = 'UTF8';`.
 fn encoding(toc: &Toc) -> Result<Option<&str>, BackupError> {
     let entry = toc.entries.iter().find(|entry| entry.kind == "ENCODING");
-    let Some(definition) = entry.and_then(|entry| entry.definition.as_deref()) else {
+    let Some(definition) = entry.and_then(|entry| entry.definition) else {
         return Ok(None);
     };
     let name = definition.split('\'').nth(1).unwrap_or_default();

@@ -1,13 +1,14 @@
 //! The source of a parallel restore: read once more, compared with what was checked, decoded.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use archive::{ArchiveError, DirectoryEntry};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
@@ -15,10 +16,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     super::{
-        check::Fingerprint,
+        check::{Fingerprint, in_words},
         feed::checked_reader,
         plan::PlannedWork,
-        source::{SourceFormat, SourcePlace},
+        source::{Bytes, SourceFormat, SourcePlace},
     },
     dealer::{Dealer, Dealt},
 };
@@ -27,6 +28,18 @@ use super::{
 const READ: usize = 512 << 10;
 /// What the compression of a directory archive puts behind the name of a file.
 const SUFFIXES: [&str; 4] = ["", ".gz", ".lz4", ".zst"];
+
+/// A table of contents with more bytes than this is made again where it is needed: that of 100,000
+/// tables has 75 MB.
+const HELD: u64 = 4 << 20;
+
+/// The table of contents without data.
+pub(super) enum Contents {
+    /// Its bytes.
+    Held(Vec<u8>),
+    /// So many bytes, which are not held.
+    Large(u64),
+}
 
 /// The checked source, for a thread of its own.
 pub(super) struct Stored {
@@ -71,13 +84,62 @@ impl Stored {
     }
 
     /// The table of contents without data, for pg_restore.
-    pub(super) fn contents(&self) -> Result<Vec<u8>, ArchiveError> {
+    pub(super) fn contents(&self) -> Result<Contents, ArchiveError> {
+        let mut size = 0_u64;
         let mut text = Vec::new();
         archive::toc_without_data(self.open(self.toc_name())?, &mut |piece| {
-            text.extend_from_slice(piece);
+            size += piece.len() as u64;
+            if size <= HELD {
+                text.extend_from_slice(piece);
+            } else {
+                text = Vec::new();
+            }
             Ok(())
         })?;
-        Ok(text)
+        Ok(if size <= HELD {
+            Contents::Held(text)
+        } else {
+            Contents::Large(size)
+        })
+    }
+
+    /// Size and bytes of what [`Stored::contents`] found, and what says, once they were read, whether
+    /// all of them came.
+    pub(super) fn reader(
+        self,
+        contents: Contents,
+    ) -> (u64, Bytes, BoxFuture<'static, Result<(), String>>) {
+        let size = match contents {
+            Contents::Held(text) => {
+                let size = text.len() as u64;
+                let done = std::future::ready(Ok(()));
+                return (size, Box::pin(io::Cursor::new(text)), Box::pin(done));
+            }
+            Contents::Large(size) => size,
+        };
+        let (output, reader) = tokio::io::duplex(READ);
+        let mut output = SyncIoBridge::new_with_handle(output, self.handle.clone());
+        let making = tokio::task::spawn_blocking(move || {
+            let mut written = 0_u64;
+            let archive = self.open(self.toc_name())?;
+            archive::toc_without_data(archive, &mut |piece| {
+                written += piece.len() as u64;
+                output.write_all(piece)
+            })?;
+            output.shutdown().map_err(consumer)?;
+            Ok::<_, ArchiveError>(written)
+        });
+        let made = async move {
+            match making.await {
+                Ok(Ok(written)) if written == size => Ok(()),
+                Ok(Ok(written)) => Err(format!(
+                    "its table of contents has {written} bytes, and had {size} before"
+                )),
+                Ok(Err(error)) => Err(in_words(&error)),
+                Err(panic) => Err(panic.to_string()),
+            }
+        };
+        (size, Box::pin(reader), Box::pin(made))
     }
 
     fn toc_name(&self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archive::TocEntry;
+use archive::Entry;
 use backup::attest::{AttestedTable, TableScope};
 use backup::diff::ArchiveContents;
 use serde_json::{Value, json};
@@ -51,22 +51,18 @@ fn schemas(contents: &ArchiveContents) -> Vec<Schema<'_>> {
 }
 
 /// Objects by kind that are not told with the tables.
-fn objects(contents: &ArchiveContents) -> BTreeMap<&str, Vec<&TocEntry>> {
+fn objects(contents: &ArchiveContents) -> BTreeMap<&str, Vec<Entry<'_>>> {
     let told: BTreeSet<(&str, &str)> = contents
         .tables
         .iter()
         .map(|table| (table.schema.as_str(), table.name.as_str()))
         .collect();
-    let mut kinds: BTreeMap<&str, Vec<&TocEntry>> = BTreeMap::new();
+    let mut kinds: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
     for entry in contents.toc.iter().flat_map(|toc| &toc.entries) {
-        let name = (
-            entry.schema.as_deref().unwrap_or_default(),
-            entry.name.as_str(),
-        );
-        let told =
-            TOLD.contains(&entry.kind.as_str()) || (entry.kind == "TABLE" && told.contains(&name));
+        let name = (entry.schema.unwrap_or_default(), entry.name);
+        let told = TOLD.contains(&entry.kind) || (entry.kind == "TABLE" && told.contains(&name));
         if !told {
-            kinds.entry(&entry.kind).or_default().push(entry);
+            kinds.entry(entry.kind).or_default().push(entry);
         }
     }
     kinds
@@ -90,9 +86,9 @@ pub(crate) fn json(contents: &ArchiveContents) -> Value {
             let entries = entries.iter().map(|entry| {
                 json!({
                     "id": entry.dump_id,
-                    "schema": entry.schema.as_deref(),
-                    "name": entry.name.as_str(),
-                    "owner": entry.owner.as_deref(),
+                    "schema": entry.schema,
+                    "name": entry.name,
+                    "owner": entry.owner,
                 })
             });
             (kind, entries.collect())
@@ -149,12 +145,12 @@ pub(crate) fn tell(printer: &Printer, name: &str, contents: &ArchiveContents) {
         printer.result("");
         printer.result(format!("{kind} ({})", text::count(entries.len() as u64)));
         for entry in entries {
-            let name = text::name(&entry.name);
-            let owner = match entry.owner.as_deref() {
+            let name = text::name(entry.name);
+            let owner = match entry.owner {
                 Some(owner) if !owner.is_empty() => format!(" (owner {})", text::name(owner)),
                 _ => String::new(),
             };
-            match entry.schema.as_deref() {
+            match entry.schema {
                 Some(schema) if !schema.is_empty() => {
                     printer.result(format!("  {}.{name}{owner}", text::name(schema)));
                 }
