@@ -7,7 +7,8 @@ use dbexec::{NativeRoute, PgExecutor, executor::ScratchDir, query};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    analyze, count, create,
+    analyze, count,
+    create::{self, quoted},
     fill::{Destination, Filled, exec, fill, place, remove},
     journal::{RestoreStep, Writer},
     parallel,
@@ -519,8 +520,4 @@ async fn drop_role(executor: &dyn PgExecutor, role: &str) -> Result<(), dbexec::
         false,
     )
     .await
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

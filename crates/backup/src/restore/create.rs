@@ -32,9 +32,9 @@ struct Script {
 /// transaction waits for the server's own disk.
 pub(super) const DURABLE: &str = "\
 SELECT pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit') \
-  WHEN 'off' THEN 'local' ELSE pg_catalog.current_setting('synchronous_commit') END, false) AS durable \
-  \\gset pgstow_
-";
+  WHEN 'off' THEN 'local' ELSE pg_catalog.current_setting('synchronous_commit') END, false) AS durable";
+/// Behind a SELECT that is run by psql and answers nothing that is printed.
+pub(super) const UNSEEN: &str = " \\gset pgstow_\n";
 
 impl Script {
     /// A variable; returns its name.
@@ -216,7 +216,7 @@ pub(crate) async fn rename(
         return rename_over(&mut session, executor, working, name).await;
     }
     let mut script = Script::default();
-    script.push(DURABLE);
+    script.push(DURABLE).push(UNSEEN);
     script.push("ALTER DATABASE ").identifier(working);
     script.push(" RENAME TO ").identifier(name);
     script.push(";\n");
@@ -237,8 +237,6 @@ async fn rename_over(
         settings.statement_timeout.as_millis(),
         settings.lock_wait_timeout.as_millis(),
     );
-    // Without what tells psql what to do with the answer.
-    let durable = DURABLE.split('\\').next().unwrap_or(DURABLE);
     let rename = format!(
         "ALTER DATABASE {} RENAME TO {}",
         quoted(working),
@@ -246,7 +244,7 @@ async fn rename_over(
     );
     let renaming = async {
         // One after the other: the transaction of the last one has to begin with their settings.
-        for statement in [timeouts.as_str(), durable, &rename] {
+        for statement in [timeouts.as_str(), DURABLE, &rename] {
             session.batch(statement).await?;
         }
         Ok::<_, NativeError>(())
@@ -262,7 +260,8 @@ async fn rename_over(
     }
 }
 
-fn quoted(name: &str) -> String {
+/// A name as SQL writes it.
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

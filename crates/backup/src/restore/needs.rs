@@ -7,6 +7,7 @@ use archive::Toc;
 
 use super::{
     check::Checked,
+    create::quoted,
     facts::DatabaseFacts,
     parallel::RowsWay,
     preflight::{Decision, Inputs, Refusals},
@@ -260,10 +261,6 @@ fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn names(roles: &BTreeSet<String>) -> String {

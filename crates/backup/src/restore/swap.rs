@@ -14,7 +14,10 @@ use dbexec::{ExecError, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{create::DURABLE, psql};
+use super::{
+    create::{DURABLE, UNSEEN},
+    psql,
+};
 
 /// First key of the advisory locks by which the two sessions know each other: `pgs`, then which.
 const MOVER: u32 = 0x7067_7301;
@@ -272,7 +275,7 @@ pub(crate) async fn exchange(
         ("mover", &mover),
         ("ender", &ender),
     ];
-    let moving = format!("{PREPARE}{DURABLE}{MOVE}");
+    let moving = format!("{PREPARE}{DURABLE}{UNSEEN}{MOVE}");
     let ending = format!("{PREPARE}{END}");
     let never = CancellationToken::new();
     let enough = CancellationToken::new();
