@@ -115,7 +115,7 @@ ORDER BY schema, name";
         if batch.is_empty() {
             break;
         }
-        let numbers = match over_session(route, database, &batch, cancel).await {
+        let numbers = match over_session(route, executor, database, &batch, cancel).await {
             Some(numbers) => numbers,
             None => over_psql(executor, database, &batch, cancel).await?,
         };
@@ -142,11 +142,13 @@ const SETTINGS: &str = "SET statement_timeout = 0;\nSET lock_timeout = 0;\nSET r
 /// those that people know; it also tells that the run was cancelled.
 async fn over_session(
     route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
     database: &str,
     tables: &[Table],
     cancel: &CancellationToken,
 ) -> Option<Vec<u64>> {
-    let mut session = route?.open(database, "count").await.ok()?;
+    let route = route?;
+    let mut session = route.open(database, "count").await.ok()?;
     let canceller = session.canceller();
     let counting = async {
         session.batch(SETTINGS).await?;
@@ -157,10 +159,21 @@ async fn over_session(
         }
         Ok::<_, NativeError>(numbers)
     };
+    // A paused server says nothing, as one that counts; it lets nobody in either.
+    let gone = async {
+        loop {
+            tokio::time::sleep(executor.settings().stall_after).await;
+            match route.open(database, "look").await {
+                Ok(look) => look.close().await,
+                Err(why) => return why,
+            }
+        }
+    };
     let counted = tokio::select! {
         biased;
         () = cancel.cancelled() => None,
         counted = counting => Some(counted),
+        why = gone => Some(Err(why)),
     };
     match counted {
         Some(Ok(numbers)) => {
