@@ -10,6 +10,8 @@ use crate::process::{docker, run_with_env};
 const LABEL: &str = "pgstow.test.started";
 /// Leftovers of killed test runs older than this are removed.
 const LEFTOVER_SECONDS: u64 = 45 * 60;
+/// How long `docker pause` is tried again where the kernel could not freeze the processes.
+const FREEZE_TIME: Duration = Duration::from_secs(20);
 /// Password of the superuser unless a test sets another.
 pub const PASSWORD: &str = "test-secret";
 
@@ -185,7 +187,15 @@ impl PgContainer {
     /// # Errors
     /// The engine's words.
     pub fn engine(&self, verb: &str) -> Result<(), String> {
-        docker(&[verb, &self.id])?;
+        let began = Instant::now();
+        // A cgroup with a process deep in the kernel (waiting for a disk, being forked) cannot be
+        // frozen just then; the runtime thaws what it froze and gives up.
+        while let Err(error) = docker(&[verb, &self.id]) {
+            if !error.contains("unable to freeze") || began.elapsed() > FREEZE_TIME {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         if matches!(verb, "restart" | "start" | "unpause") {
             self.wait()
         } else {
