@@ -270,6 +270,49 @@ async fn a_lost_session_leads_to_stock() {
     scene.nothing_stays();
 }
 
+/// Ends the session that leads as soon as it waits for a lock.
+const END_THE_LEADER: &str = "do $$ begin
+ while not exists (select from pg_stat_activity
+                   where application_name like 'pgstow-%-leader' and wait_event_type = 'Lock') loop
+  perform pg_sleep(0.02);
+  perform pg_stat_clear_snapshot();
+ end loop;
+ perform pg_terminate_backend(pid) from pg_stat_activity
+  where application_name like 'pgstow-%-leader';
+end $$;";
+
+/// The session that leads is lost while it lists the tables: pg_dump was started for its table of
+/// contents meanwhile and is ended, and another one does it alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_lost_before_the_table_of_contents_leads_to_stock() {
+    let scene = Scene::new();
+    let cancel = CancellationToken::new();
+    let held = "select count(*) > 0 from pg_locks
+                where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted";
+    let lock = format!("begin; lock table big; {END_THE_LEADER} commit");
+    scene.aside(&lock);
+    scene.until(held).await;
+    let auto = options(EngineChoice::Auto);
+    let report = scene.run(&scene.home.repo, &auto, &cancel).await.unwrap();
+    let (engine, reason) = engine_of(&report);
+    assert_eq!(engine, "stock");
+    assert!(reason.unwrap().contains("has no snapshot"));
+    let attestation = report.manifest.databases[0].attestation.as_ref().unwrap();
+    assert!(!attestation.missing.is_empty());
+    assert_eq!(scene.restored(&report, COUNT), "40000");
+    scene.nothing_stays();
+
+    let before = scene.home.files();
+    scene.aside(&lock);
+    scene.until(held).await;
+    let forced = options(EngineChoice::Parallel);
+    let error = scene.run(&scene.home.repo, &forced, &cancel).await;
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("has no snapshot"), "{error}");
+    assert_eq!(scene.home.files(), before);
+    scene.nothing_stays();
+}
+
 /// Whoever waits for our locks to change a table gets it when the engine gives up, and the rows as
 /// they were are then not seen any more in the snapshot: pg_dump alone needs another one.
 #[tokio::test(flavor = "multi_thread")]

@@ -352,6 +352,14 @@ pub async fn server_identity(
     executor: &dyn PgExecutor,
     database: &str,
 ) -> Result<ServerIdentity, ExecError> {
+    identity_over(None, executor, database).await
+}
+
+async fn identity_over(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+    database: &str,
+) -> Result<ServerIdentity, ExecError> {
     let select = |identifier: &str| {
         format!(
             "select current_setting('server_version_num')::int as version_num,
@@ -364,7 +372,7 @@ pub async fn server_identity(
     };
     let name = "server identity";
     let full = select("(select system_identifier::text from pg_catalog.pg_control_system())");
-    let answer = match rows::<Identity>(executor, database, name, &full, &[]).await {
+    let answer = match rows_over::<Identity>(route, executor, database, name, &full, &[]).await {
         Err(ExecError::Query { message, .. }) if message.contains("pg_control_system") => {
             rows::<Identity>(executor, database, name, &select("null::text"), &[]).await?
         }
@@ -388,13 +396,17 @@ pub async fn server_identity(
 }
 
 /// Compares the server that answers now with the one that was discovered (system identifier, and
-/// major version where the identifier may not be read).
+/// major version where the identifier may not be read). Over a session of our own where a route is
+/// given, which is opened only on the server that the programs saw, else through psql.
 ///
 /// # Errors
 /// [`ExecError::ServerChanged`], or the query's failure.
-pub async fn check_same_server(executor: &dyn PgExecutor) -> Result<(), ExecError> {
+pub async fn check_same_server(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+) -> Result<(), ExecError> {
     let context = executor.context();
-    let now = server_identity(executor, &context.creds.database).await?;
+    let now = identity_over(route, executor, &context.creds.database).await?;
     let key = |server: &ServerIdentity| {
         let unknown = format!("(not readable) of major {}", server.major());
         server.system_identifier.clone().unwrap_or(unknown)

@@ -246,7 +246,7 @@ async fn bar_18_a_recreated_container_is_another_one() {
     let executor = executor(&container, 15, "recreated").await;
     drop(container);
     let _other = PgContainer::builder(15).name(&name).start().unwrap();
-    let error = query::check_same_server(executor.as_ref())
+    let error = query::check_same_server(None, executor.as_ref())
         .await
         .unwrap_err();
     assert_eq!(error.code(), dbexec::codes::CONTAINER_CHANGED);

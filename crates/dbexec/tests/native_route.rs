@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use dbexec::executor::HostPrograms;
 use dbexec::query;
@@ -55,6 +56,35 @@ async fn bar_41_sessions_to_a_container_of_every_major() {
         assert_eq!(report.sessions, 1);
         assert!(session.batch("select 1").await.is_err());
     }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_answer_looks_whether_the_server_is_there() {
+    let container = PgContainer::start(17).unwrap();
+    let executor = executor(&container, 17, "there").await;
+    let native = executor.native().await.unwrap();
+    let mut session = native.open("postgres", "m").await.unwrap();
+    let after = Duration::from_millis(200);
+    let slow = session.query("select 1 from pg_sleep(1)");
+    let rows = native.while_there("postgres", after, slow).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        container.pgstow_sessions().unwrap(),
+        1,
+        "the looks are gone"
+    );
+    container.engine("pause").unwrap();
+    let asking = native.while_there("postgres", after, session.query("select 1"));
+    let ended = tokio::time::timeout(Duration::from_secs(60), asking).await;
+    container.engine("unpause").unwrap();
+    let error = ended.unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            NativeError::Unreachable { .. } | NativeError::OtherServer { .. }
+        ),
+        "{error:?}"
+    );
 }
 
 /// As an engine shows its containers that lives elsewhere: their processes are not ours.
@@ -149,7 +179,7 @@ async fn a_restarted_server_is_told_from_the_one_before() {
     let error = loop {
         match native.open("postgres", "m").await {
             Err(NativeError::Unreachable { .. } | NativeError::Login { .. }) => {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
             answer => break answer.unwrap_err(),
         }
@@ -271,7 +301,7 @@ async fn programs_and_sessions_on_two_servers_are_told_apart() {
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             let mut server = TcpStream::connect(("127.0.0.1", inner)).expect("the switch");
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
             to.store(two, Ordering::SeqCst);
             let (mut back, mut forth) = (
                 server.try_clone().expect("one"),

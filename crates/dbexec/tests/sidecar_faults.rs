@@ -162,7 +162,7 @@ async fn bar_10_18_a_server_that_is_stopped_or_recreated_is_told_and_refused() {
     let sidecar = open(&exec, root.path(), &run).await.unwrap();
     drop(first);
     let _second = PgContainer::builder(15).name(&name).start().unwrap();
-    let error = query::check_same_server(&sidecar).await.unwrap_err();
+    let error = query::check_same_server(None, &sidecar).await.unwrap_err();
     assert_eq!(error.code(), dbexec::codes::CONTAINER_CHANGED);
     assert!(error.to_string().contains("another container"), "{error}");
     sidecar.close().await.unwrap();

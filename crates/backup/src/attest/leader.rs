@@ -12,9 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Behind the run's name in the `application_name` of a leader of our own.
 const SUFFIX: &str = "leader";
-
-/// Behind the run's name in that of a session that looks whether the server is there.
-const LOOK: &str = "look";
 /// How long a cancelled statement may take to end.
 const CANCEL_WAIT: Duration = Duration::from_secs(2);
 
@@ -45,22 +42,17 @@ impl Watch {
         work: impl Future<Output = Result<T, NativeError>>,
         failed: impl FnOnce(NativeError) -> ExecError,
     ) -> Result<T, ExecError> {
+        let work = self.route.while_there(&self.database, self.after, work);
         tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => {
-                    // A statement that waits would go on without us.
-                    let _ = canceller.cancel().await;
-                    let _ = tokio::time::timeout(CANCEL_WAIT, work).await;
-                    return Err(interrupted());
-                }
-                done = &mut work => return done.map_err(failed),
-                () = tokio::time::sleep(self.after) => {
-                    // A paused server accepts connections and says nothing: this ends in time.
-                    self.route.open(&self.database, LOOK).await?.close().await;
-                }
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => {
+                // A statement that waits would go on without us.
+                let _ = canceller.cancel().await;
+                let _ = tokio::time::timeout(CANCEL_WAIT, work).await;
+                Err(interrupted())
             }
+            done = &mut work => done.map_err(failed),
         }
     }
 }
@@ -149,7 +141,7 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
             Session::Psql(session) => return session.run(name, sql, &[]).await,
             Session::Native(session, watch) => (session, watch),
         };
-        let failed = |error| failed(name, &self.database, error);
+        let failed = |error| ExecError::of_query(name, &self.database, error);
         let canceller = session.canceller();
         let rows = watch.over(&canceller, session.query(sql), failed).await?;
         let line = |row: Vec<Option<String>>| {
@@ -172,7 +164,7 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
         match &mut self.session {
             Session::Psql(session) => session.rows(name, select, vars).await,
             Session::Native(session, watch) => {
-                let failed = |error| failed(name, &self.database, error);
+                let failed = |error| ExecError::of_query(name, &self.database, error);
                 let canceller = session.canceller();
                 let work = session.rows(name, select, vars);
                 watch.over(&canceller, work, failed).await
@@ -198,19 +190,5 @@ where name in ('statement_timeout', 'idle_in_transaction_session_timeout',
 fn interrupted() -> ExecError {
     ExecError::Interrupted {
         program: PgProgram::Psql,
-    }
-}
-
-/// As psql tells it, where the session can go on.
-fn failed(name: &'static str, database: &str, error: NativeError) -> ExecError {
-    match &error {
-        NativeError::Server {
-            severity, message, ..
-        } if &**severity == "ERROR" => ExecError::Query {
-            query: name,
-            database: database.to_owned(),
-            message: format!("ERROR:  {message}"),
-        },
-        _ => error.into(),
     }
 }

@@ -84,8 +84,9 @@ impl Attesting {
         }
     }
 
-    /// Opens the session, reads the sequences and exports the snapshot. The session is one of our
-    /// own where there is a route for it, else psql.
+    /// Opens the session, reads the sequences and exports the snapshot, in which
+    /// [`Attesting::look`] then looks around. The session is one of our own where there is a route
+    /// for it, else psql.
     ///
     /// # Errors
     /// Only what would stop the dump as well: an interruption, a server that does not answer.
@@ -106,18 +107,40 @@ impl Attesting {
                 this.abandon().await;
                 return Err(error);
             }
-            Err(error) => {
-                this.side = ServerSide {
-                    sequences: this.side.sequences,
-                    ..ServerSide::default()
-                };
-                this.missing
-                    .push(format!("row counts of the server: {}", words(&error)));
-                this.unproven = this.list_without_snapshot().await.unwrap_or_default();
-            }
+            Err(error) => this.go_on_without(&error).await,
         }
         this.started = begun.elapsed();
         Ok(this)
+    }
+
+    /// Lists what there is, in the snapshot where there is one.
+    ///
+    /// # Errors
+    /// As [`Attesting::open`]; the session is then of no use any more.
+    pub(crate) async fn look(&mut self) -> Result<(), ExecError> {
+        if self.snapshot.is_none() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        match self.list().await {
+            Ok(()) => self.side.snapshot = true,
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => self.go_on_without(&error).await,
+        }
+        self.started += begun.elapsed();
+        Ok(())
+    }
+
+    /// There is no snapshot to count in; tables are listed for their sizes.
+    async fn go_on_without(&mut self, error: &ExecError) {
+        self.snapshot = None;
+        self.side = ServerSide {
+            sequences: self.side.sequences.take(),
+            ..ServerSide::default()
+        };
+        self.missing
+            .push(format!("row counts of the server: {}", words(error)));
+        self.unproven = self.list_without_snapshot().await.unwrap_or_default();
     }
 
     async fn begin(
@@ -153,7 +176,15 @@ impl Attesting {
             Err(error) => return Err(error),
         }
         let exported = session.run("export a snapshot", server::BEGIN).await?;
-        let snapshot = exported.trim().to_owned();
+        self.snapshot = Some(exported.trim().to_owned());
+        Ok(())
+    }
+
+    /// Lists large objects and tables.
+    async fn list(&mut self) -> Result<(), ExecError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         let objects: Vec<LargeObjects> = session
             .rows("count large objects", server::LARGE_OBJECTS, &[])
             .await?;
@@ -164,8 +195,6 @@ impl Attesting {
                 self.large_object_bytes = objects.bytes;
             }
         }
-        self.side.snapshot = true;
-        self.snapshot = Some(snapshot);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::emit::{Emitted, Failure, Files, Target, emit};
 use super::facts;
 use super::mover::{self, SUFFIX, Shared};
 use super::plan::Plan;
-use super::program::{Dumping, read_toc};
+use super::program::{Dumping, Started, read_toc};
 use super::settings;
 use super::split::unit_bytes;
 use super::statement::CopyStatement;
@@ -31,8 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) executor: &'a dyn PgExecutor,
     pub(crate) route: Arc<NativeRoute>,
     pub(crate) database: &'a str,
-    /// Arguments of pg_dump without format and compression.
-    pub(crate) args: Vec<String>,
+    /// pg_dump, in the leader's snapshot.
+    pub(crate) program: Started,
     pub(crate) format: WriteFormat,
     pub(crate) wanted: Wanted,
     pub(crate) movers: u32,
@@ -64,7 +64,7 @@ pub(crate) async fn dump(
         executor,
         route,
         database,
-        args,
+        program,
         format,
         wanted,
         movers,
@@ -85,7 +85,7 @@ pub(crate) async fn dump(
     };
     let mut files = Files::new(target, along);
     let result = attempt
-        .work(args, leader, snapshot, &mut files, progress)
+        .work(program, leader, snapshot, &mut files, progress)
         .await;
     match result {
         Ok((summary, read, stderr)) => {
@@ -131,29 +131,19 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     async fn work(
         &mut self,
-        args: Vec<String>,
+        program: Started,
         leader: &mut Leader,
         snapshot: &str,
         files: &mut Files<'a>,
         progress: &mut Progress<'_>,
     ) -> Result<(ArchiveSummary, Option<Contents>, Vec<String>), Failure> {
-        let mut arguments = vec![
-            "--format=custom".to_owned(),
-            "--compress=0".to_owned(),
-            format!("--snapshot={snapshot}"),
-        ];
-        arguments.extend(args);
         let target = files.target;
         let custom = self.format.kind == archive::ArchiveKind::Custom;
-        files.begin((!custom).then_some(TOC)).await?;
-        let read = read_toc(
-            self.executor,
-            arguments,
-            self.database,
-            self.format,
-            &self.wanted,
-            files,
-        );
+        if let Err(failure) = files.begin((!custom).then_some(TOC)).await {
+            program.end().await;
+            return Err(failure);
+        }
+        let read = read_toc(program, self.format, &self.wanted, files);
         let (toc, dumping, stderr) = read.await?;
         let prepared = self.prepare(toc, leader, snapshot, target).await;
         // The tables are locked by the leader, or the work is given up.

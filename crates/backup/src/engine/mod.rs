@@ -20,3 +20,4 @@ pub(crate) use attempt::{Job, dump};
 pub use choose::parallel_refusal;
 pub(crate) use choose::{Before, Size, may, movers, pays};
 pub(crate) use emit::{Failure, Target};
+pub(crate) use program::{Started, failure, start};

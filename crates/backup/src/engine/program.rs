@@ -81,23 +81,42 @@ impl Lines {
     }
 }
 
-/// Starts pg_dump and copies its table of contents into the open file, as that of the archive to
-/// be made. Also what pg_dump said meanwhile.
-pub(crate) async fn read_toc(
+/// A pg_dump that was started for its table of contents, of which nothing was read yet.
+pub(crate) struct Started {
+    dumping: Dumping,
+    busy: Arc<AtomicBool>,
+    lines: Arc<Lines>,
+}
+
+impl Started {
+    /// As [`Dumping::end`].
+    pub(crate) async fn end(self) {
+        self.dumping.end().await;
+    }
+}
+
+/// Starts pg_dump in a snapshot. `args`: those without format, compression and snapshot. It asks the
+/// server for its catalogue and then waits until it is read.
+pub(crate) async fn start(
     executor: &dyn PgExecutor,
     args: Vec<String>,
+    snapshot: &str,
     database: &str,
-    format: WriteFormat,
-    wanted: &Wanted,
-    files: &mut Files<'_>,
-) -> Result<(DumpToc, Dumping, Vec<String>), Failure> {
-    let cancel = files.target.cancel.child_token();
+    cancel: &CancellationToken,
+) -> Result<Started, ExecError> {
+    let mut arguments = vec![
+        "--format=custom".to_owned(),
+        "--compress=0".to_owned(),
+        format!("--snapshot={snapshot}"),
+    ];
+    arguments.extend(args);
+    let cancel = cancel.child_token();
     let busy = Arc::new(AtomicBool::new(true));
     let lines = Arc::new(Lines::default());
     let watch = Arc::clone(&lines);
     let mut invocation = Invocation::new(
         PgProgram::PgDump,
-        args,
+        arguments,
         Some(database.to_owned()),
         Input::Nothing,
         cancel.clone(),
@@ -106,12 +125,31 @@ pub(crate) async fn read_toc(
     invocation.application_name = Some(format!("{name}-{SUFFIX}-toc"));
     invocation.busy = Some(Arc::clone(&busy));
     invocation.on_stderr = Some(Arc::new(move |line| watch.push(line)));
+    let running = executor.start(invocation).await?;
+    Ok(Started {
+        dumping: Dumping { running, cancel },
+        busy,
+        lines,
+    })
+}
+
+/// Copies pg_dump's table of contents into the open file, as that of the archive to be made. Also
+/// what pg_dump said meanwhile.
+pub(crate) async fn read_toc(
+    started: Started,
+    format: WriteFormat,
+    wanted: &Wanted,
+    files: &mut Files<'_>,
+) -> Result<(DumpToc, Dumping, Vec<String>), Failure> {
+    let Started {
+        mut dumping,
+        busy,
+        lines,
+    } = started;
     let operation = files.target.operation.to_owned();
-    let failed = |error: ExecError| failure(&operation, error);
-    let mut running = executor.start(invocation).await.map_err(failed)?;
-    let copied = copy(&mut running, format, wanted.clone(), files, &operation).await;
+    let running = &mut dumping.running;
+    let copied = copy(running, format, wanted.clone(), files, &operation).await;
     busy.store(false, Ordering::Relaxed);
-    let dumping = Dumping { running, cancel };
     match copied {
         Ok(toc) => Ok((toc, dumping, lines.take())),
         Err(error) => {
@@ -122,7 +160,7 @@ pub(crate) async fn read_toc(
 }
 
 /// What pg_dump alone would meet as well ends the run.
-fn failure(operation: &str, error: ExecError) -> Failure {
+pub(crate) fn failure(operation: &str, error: ExecError) -> Failure {
     match &error {
         ExecError::Failed { stderr, .. } if stderr.iter().any(|line| line.contains("snapshot")) => {
             Failure::Stock(format!("pg_dump: {}", stderr.join("; ")))

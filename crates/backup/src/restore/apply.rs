@@ -61,11 +61,12 @@ pub(crate) async fn carry_out(
     sink: &dyn EventSink,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, BackupError> {
+    let route = parallel::route(executor.as_ref(), &plan.work).await;
+    let way = route.as_deref().ok();
     // Each of them takes its time, and none needs another.
-    let (same, leftovers, route) = tokio::join!(
-        query::check_same_server(executor.as_ref()),
-        leftovers(executor.as_ref(), plan),
-        parallel::route(executor.as_ref(), &plan.work),
+    let (same, leftovers) = tokio::join!(
+        query::check_same_server(way, executor.as_ref()),
+        leftovers(way, executor.as_ref(), plan),
     );
     same.map_err(|source| {
         exec(
@@ -127,9 +128,15 @@ pub(crate) async fn carry_out(
 }
 
 /// Databases that killed restores left, where a new one is made beside them.
-async fn leftovers(executor: &dyn PgExecutor, plan: &RestorePlan) -> Vec<String> {
+async fn leftovers(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+    plan: &RestorePlan,
+) -> Vec<String> {
     match plan.place {
-        RestorePlace::NewDatabase { .. } => create::leftovers(executor).await.unwrap_or_default(),
+        RestorePlace::NewDatabase { .. } => {
+            create::leftovers(route, executor).await.unwrap_or_default()
+        }
         RestorePlace::Swap { .. } | RestorePlace::InPlace { .. } => Vec::new(),
     }
 }
@@ -191,6 +198,7 @@ impl Run<'_> {
             }
         };
         let creating = create::create(
+            self.route(),
             executor,
             &self.working,
             &self.work.facts,
@@ -213,7 +221,7 @@ impl Run<'_> {
         // The oid has to be known before anything is in it.
         self.step(RestoreStep::Filling)?;
         self.enter("setting the database's parameters")?;
-        create::early_settings(executor, &self.working, &self.work.facts)
+        create::early_settings(self.route(), executor, &self.working, &self.work.facts)
             .await
             .map_err(|source| exec("setting the database's parameters", source))?;
         let filled = self.fill(false).await?;
@@ -243,6 +251,7 @@ impl Run<'_> {
         };
         self.enter("setting the database's properties")?;
         create::finish(
+            self.route(),
             executor,
             &self.working,
             &self.work.facts,

@@ -159,21 +159,11 @@ async fn over_session(
         }
         Ok::<_, NativeError>(numbers)
     };
-    // A paused server says nothing, as one that counts; it lets nobody in either.
-    let gone = async {
-        loop {
-            tokio::time::sleep(executor.settings().stall_after).await;
-            match route.open(database, "look").await {
-                Ok(look) => look.close().await,
-                Err(why) => return why,
-            }
-        }
-    };
+    let after = executor.settings().stall_after;
     let counted = tokio::select! {
         biased;
         () = cancel.cancelled() => None,
-        counted = counting => Some(counted),
-        why = gone => Some(Err(why)),
+        counted = route.while_there(database, after, counting) => Some(counted),
     };
     match counted {
         Some(Ok(numbers)) => {

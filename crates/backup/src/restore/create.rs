@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 use super::facts::{DatabaseFacts, Grant, Privileges, Setting};
 
+/// Behind the run's name in that of a session that makes or changes the database.
+const SUFFIX: &str = "database";
 /// Settings that would get in the way of the restore itself, so they are made last.
 const LATE: &[&str] = &[
     "default_transaction_read_only",
@@ -59,27 +61,57 @@ impl Script {
         self
     }
 
-    async fn run(
+    fn vars(&self) -> Vec<(&str, &str)> {
+        let vars = self.vars.iter();
+        vars.map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
+    }
+
+    async fn run(&self, executor: &dyn PgExecutor, name: &'static str) -> Result<(), ExecError> {
+        let own = &executor.context().creds.database;
+        query::execute(executor, own, name, &self.text, &self.vars(), false).await
+    }
+
+    /// All of it or nothing, over a session of ours where there is one. It was begun there, so
+    /// nobody else is asked when it fails.
+    async fn run_whole(
         &self,
+        route: Option<&NativeRoute>,
         executor: &dyn PgExecutor,
         name: &'static str,
-        single_transaction: bool,
     ) -> Result<(), ExecError> {
         if self.text.is_empty() {
             return Ok(());
         }
-        let vars: Vec<_> = self
-            .vars
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let own = executor.context().creds.database.clone();
-        query::execute(executor, &own, name, &self.text, &vars, single_transaction).await
+        let own = &executor.context().creds.database;
+        if let Some(route) = route
+            && let Ok(mut session) = route.open(own, SUFFIX).await
+        {
+            // In one message it is one transaction.
+            let vars = self.vars();
+            let working = session.execute(&self.text, &vars);
+            let after = executor.settings().stall_after;
+            let done = route.while_there(own, after, working).await;
+            done.map_err(|error| ExecError::of_query(name, own, error))?;
+            session.close().await;
+            return Ok(());
+        }
+        query::execute(executor, own, name, &self.text, &self.vars(), true).await
     }
 }
 
+/// For messages.
+const CREATING: &str = "creating the database";
+/// A new database.
+#[derive(Deserialize)]
+struct Oid {
+    oid: u32,
+}
+
 /// Creates the database; fails when it exists. Returns its oid, by which it is known afterwards.
+/// Over a session of ours where there is one.
 pub(crate) async fn create(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
     facts: &DatabaseFacts,
@@ -120,43 +152,61 @@ pub(crate) async fn create(
         script.push(" TABLESPACE ").identifier(tablespace);
     }
     script.push(";\n");
-    // In the same session: each one takes its time to start.
-    let name = script.var(database);
-    script.push("SELECT oid FROM pg_catalog.pg_database WHERE datname = :'");
-    script.push(&name).push("';\n");
-    let own = executor.context().creds.database.clone();
-    let vars: Vec<_> = script
-        .vars
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let answer =
-        query::answer(executor, &own, "creating the database", &script.text, &vars).await?;
-    answer.trim().parse().map_err(|_| ExecError::Query {
-        query: "creating the database",
+    let own = &executor.context().creds.database;
+    let oid = match route {
+        Some(route) => match route.open(own, SUFFIX).await {
+            Ok(session) => {
+                let after = executor.settings().stall_after;
+                let creating = create_over(session, &script, database);
+                let created = route.while_there(own, after, creating).await;
+                Some(created.map_err(|error| ExecError::of_query(CREATING, own, error))?)
+            }
+            // Nothing was begun.
+            Err(_) => None,
+        },
+        None => None,
+    };
+    let oid = match oid {
+        Some(oid) => oid,
+        None => {
+            // In the same session: each one takes its time to start.
+            let name = script.var(database);
+            script.push("SELECT oid FROM pg_catalog.pg_database WHERE datname = :'");
+            script.push(&name).push("';\n");
+            let vars = script.vars();
+            let answer = query::answer(executor, own, CREATING, &script.text, &vars).await?;
+            answer.trim().parse().ok()
+        }
+    };
+    oid.ok_or_else(|| ExecError::Query {
+        query: CREATING,
         database: database.to_owned(),
         message: "it is not there after CREATE DATABASE succeeded".to_owned(),
     })
 }
+
+async fn create_over(
+    mut session: NativeSession,
+    script: &Script,
+    database: &str,
+) -> Result<Option<u32>, NativeError> {
+    session.execute(&script.text, &script.vars()).await?;
+    let vars = [("name", database)];
+    let rows: Vec<Oid> = session.rows(CREATING, OID, &vars).await?;
+    session.close().await;
+    Ok(rows.first().map(|row| row.oid))
+}
+
+const OID: &str = "SELECT oid::int8 AS oid FROM pg_catalog.pg_database WHERE datname = :'name'";
 
 /// Oid of a database; `None` when there is none of this name.
 pub(crate) async fn oid(
     executor: &dyn PgExecutor,
     database: &str,
 ) -> Result<Option<u32>, ExecError> {
-    #[derive(Deserialize)]
-    struct Row {
-        oid: u32,
-    }
-    let own = executor.context().creds.database.clone();
-    let rows: Vec<Row> = query::rows(
-        executor,
-        &own,
-        "looking for the database",
-        "SELECT oid::int8 AS oid FROM pg_catalog.pg_database WHERE datname = :'name'",
-        &[("name", database)],
-    )
-    .await?;
+    let own = &executor.context().creds.database;
+    let name = "looking for the database";
+    let rows: Vec<Oid> = query::rows(executor, own, name, OID, &[("name", database)]).await?;
     Ok(rows.first().map(|row| row.oid))
 }
 
@@ -182,9 +232,7 @@ pub(crate) async fn drop(
     // FORCE ends sessions, also those that come in between.
     script.push("DROP DATABASE ").identifier(database);
     script.push(" WITH (FORCE);\n");
-    script
-        .run(executor, "dropping the new database", false)
-        .await
+    script.run(executor, "dropping the new database").await
 }
 
 /// Between the name that a database is to get and a random tail, while it is filled.
@@ -211,7 +259,7 @@ pub(crate) async fn rename(
 ) -> Result<(), ExecError> {
     let own = &executor.context().creds.database;
     if let Some(route) = route
-        && let Ok(mut session) = route.open(own, "name").await
+        && let Ok(mut session) = route.open(own, SUFFIX).await
     {
         return rename_over(&mut session, executor, working, name).await;
     }
@@ -220,9 +268,7 @@ pub(crate) async fn rename(
     script.push("ALTER DATABASE ").identifier(working);
     script.push(" RENAME TO ").identifier(name);
     script.push(";\n");
-    script
-        .run(executor, "giving the database its name", false)
-        .await
+    script.run(executor, "giving the database its name").await
 }
 
 async fn rename_over(
@@ -266,7 +312,10 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// Databases under a working name.
-pub(crate) async fn leftovers(executor: &dyn PgExecutor) -> Result<Vec<String>, ExecError> {
+pub(crate) async fn leftovers(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+) -> Result<Vec<String>, ExecError> {
     #[derive(serde::Deserialize)]
     struct Row {
         name: String,
@@ -274,8 +323,8 @@ pub(crate) async fn leftovers(executor: &dyn PgExecutor) -> Result<Vec<String>, 
     const SELECT: &str = "select datname as name from pg_catalog.pg_database \
                           where datname ~ '__restoring_[0-9a-f]{6}$' order by 1";
     let own = executor.context().creds.database.clone();
-    let rows: Vec<Row> =
-        query::rows(executor, &own, "listing unfinished restores", SELECT, &[]).await?;
+    let name = "listing unfinished restores";
+    let rows: Vec<Row> = query::rows_over(route, executor, &own, name, SELECT, &[]).await?;
     Ok(rows.into_iter().map(|row| row.name).collect())
 }
 
@@ -308,7 +357,7 @@ async fn release_subscriptions(
     let mut open = Script::default();
     open.push("ALTER DATABASE ").identifier(database);
     open.push(" ALLOW_CONNECTIONS true;\n");
-    open.run(executor, "opening the database", false).await?;
+    open.run(executor, "opening the database").await?;
     for row in rows {
         let script = "ALTER SUBSCRIPTION :\"name\" DISABLE;\n\
                       ALTER SUBSCRIPTION :\"name\" SET (slot_name = NONE);\n\
@@ -323,6 +372,7 @@ async fn release_subscriptions(
 /// Settings before the rows come, so that what they influence (functions in index expressions,
 /// materialised views) sees them.
 pub(crate) async fn early_settings(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
     facts: &DatabaseFacts,
@@ -331,13 +381,13 @@ pub(crate) async fn early_settings(
     for setting in facts.settings.iter().filter(|setting| !is_late(setting)) {
         set(&mut script, database, setting);
     }
-    script
-        .run(executor, "setting the database's parameters", true)
-        .await
+    let name = "setting the database's parameters";
+    script.run_whole(route, executor, name).await
 }
 
 /// Everything else: late settings, comment, connection limit, privileges, in one transaction.
 pub(crate) async fn finish(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
     facts: &DatabaseFacts,
@@ -363,7 +413,7 @@ pub(crate) async fn finish(
         match &facts.privileges {
             Privileges::Default => {}
             Privileges::Items(items) => {
-                for statement in statements_of_items(executor, database, items).await? {
+                for statement in statements_of_items(route, executor, database, items).await? {
                     script.push(&statement).push(";\n");
                 }
             }
@@ -374,9 +424,8 @@ pub(crate) async fn finish(
             }
         }
     }
-    script
-        .run(executor, "setting the database's properties", true)
-        .await
+    let name = "setting the database's properties";
+    script.run_whole(route, executor, name).await
 }
 
 fn is_late(setting: &Setting) -> bool {
@@ -434,6 +483,7 @@ fn push_grant(script: &mut Script, database: &str, grant: &Grant) {
 
 /// Statements that turn a new database's privileges into these items; the server quotes the names.
 async fn statements_of_items(
+    route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
     items: &[String],
@@ -460,7 +510,8 @@ SELECT statement FROM ( \
     WHERE d.datname = :'db' \
 ) AS s ORDER BY n";
     let own = executor.context().creds.database.clone();
-    let rows: Vec<Row> = query::rows(
+    let rows: Vec<Row> = query::rows_over(
+        route,
         executor,
         &own,
         "reading the database's privileges",

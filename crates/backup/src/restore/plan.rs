@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dbexec::{PgExecutor, PgProgram};
+use dbexec::{NativeRoute, PgExecutor, PgProgram};
 
 use super::{
     check::{Checked, check, check_stored},
@@ -40,6 +40,8 @@ pub(crate) struct PlannedWork {
     pub(crate) existing_roles: BTreeSet<String>,
     /// Of a restore that replaces a database.
     pub(crate) swap: Option<SwapWork>,
+    /// The way of sessions of ours to the target, where they may be used, or why there is none.
+    pub(crate) route: Option<Result<Arc<NativeRoute>, String>>,
 }
 
 /// Plans a restore. The whole source is read and checked; the target is only asked.
@@ -58,11 +60,19 @@ pub async fn plan_restore(
         SourceFormat::Custom | SourceFormat::Directory => PgProgram::PgRestore,
     };
     let name = request.place.database();
+    let sessions_may = sessions_may(&source, request);
+    let route = async {
+        match sessions_may {
+            true => Some(executor.native().await.map_err(|none| none.to_string())),
+            false => None,
+        }
+    };
     // Each of them takes its time, and none needs another.
-    let (checked, target, found) = tokio::join!(
-        first_reading(&source, request),
+    let (checked, target, found, route) = tokio::join!(
+        first_reading(&source, sessions_may),
         target::ask(executor.as_ref(), name),
         executor.program(program),
+        route,
     );
     let asked = target.and_then(|target| {
         let found = found.map_err(|source| BackupError::Exec {
@@ -182,6 +192,7 @@ pub async fn plan_restore(
             target_major: target.major(),
             existing_roles: target.roles,
             swap,
+            route,
         },
     })
 }
@@ -195,17 +206,21 @@ fn takes_all(checked: &Checked, decision: &Decision) -> bool {
         && early.is_none_or(|early| early.schemas.is_empty())
 }
 
-/// Reads the source: without decoding its data where sessions of ours are going to decode it while
-/// they fill a new database, and everything they must find is known from the manifest.
-async fn first_reading(source: &Source, request: &RestoreRequest) -> Result<Checked, BackupError> {
-    let later = request.place.makes_database()
+/// Whether sessions of ours may fill a new database, as far as the request and the manifest tell.
+fn sessions_may(source: &Source, request: &RestoreRequest) -> bool {
+    request.place.makes_database()
         && !request.contents.is_partial()
         && match request.engine {
             EngineChoice::Stock => false,
             EngineChoice::Parallel => true,
             EngineChoice::Auto => !few(source),
-        };
-    if later && let Some(checked) = check_stored(source).await? {
+        }
+}
+
+/// Reads the source: without decoding its data where sessions of ours are going to decode it while
+/// they fill a new database, and everything they must find is known from the manifest.
+async fn first_reading(source: &Source, sessions_may: bool) -> Result<Checked, BackupError> {
+    if sessions_may && let Some(checked) = check_stored(source).await? {
         return Ok(checked);
     }
     check(source).await

@@ -160,7 +160,7 @@ async fn take_up<'a>(
     work: &str,
     sink: &'a dyn EventSink,
 ) -> Result<(TargetLock, Writer<'a>), BackupError> {
-    query::check_same_server(executor.as_ref())
+    query::check_same_server(None, executor.as_ref())
         .await
         .map_err(|source| exec("comparing the server with the one that was found", source))?;
     let state = StateDir::open(&repo.state_dir)?;

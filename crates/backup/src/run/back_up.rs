@@ -218,7 +218,7 @@ impl Run<'_> {
         // Bound to one server from its discovery to the end: an archive of another server that
         // took its place must not be published under this target's name.
         let (same, checked) = tokio::join!(
-            dbexec::query::check_same_server(self.executor.as_ref()),
+            dbexec::query::check_same_server(plan.route.as_deref(), self.executor.as_ref()),
             self.check(&manifest, &seen)
         );
         same.map_err(|source| BackupError::Exec {

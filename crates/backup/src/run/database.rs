@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dbexec::executor::Finished;
-use dbexec::{NativeRoute, PgProgram};
+use dbexec::{ExecError, NativeRoute, PgProgram};
 
 use super::back_up::Run;
 use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
@@ -15,10 +15,16 @@ use super::{Progress, patterns};
 use crate::attest::{
     Attestation, Attesting, Budget, Contents, Wanted, differences, settle, settle_unread,
 };
+use crate::engine::Started;
 use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
 use crate::requests::VerifyProblem;
 use crate::verify::{Seen, VerifyWork};
 use crate::{BackupError, BackupEvent, DumpFormat, EngineChoice, VerifyLevel, names, script};
+
+/// What is being done, for errors.
+fn attesting_of(database: &str) -> String {
+    format!("attesting database {database:?}")
+}
 
 /// A database whose dump went well.
 pub(super) struct Dumped {
@@ -90,12 +96,12 @@ impl Run<'_> {
             Engine::Parallel(route) => Some(route),
             Engine::Stock(_) => None,
         };
-        let mut attesting = self.attest(&facts.name, route).await?;
+        let (mut attesting, program) = self.lead(subject, route).await?;
         let untouched = *budget;
         let mut wanted = attesting.choose(budget);
         let stored = async {
             let alone = match self
-                .store_by(engine, subject, &mut attesting, &wanted)
+                .store_by(engine, subject, &mut attesting, &wanted, program)
                 .await?
             {
                 Ok(stored) => return Ok(stored),
@@ -116,7 +122,7 @@ impl Run<'_> {
             if alone.begun || (native && !attesting.recover().await) {
                 let none = Attesting::without("", self.cancel);
                 std::mem::replace(&mut attesting, none).abandon().await;
-                attesting = self.attest(&facts.name, None).await?;
+                (attesting, _) = self.lead(subject, None).await?;
                 *budget = untouched;
                 wanted = attesting.choose(budget);
             }
@@ -250,6 +256,37 @@ impl Run<'_> {
         Ok(stored)
     }
 
+    /// Opens the session that lends its snapshot and lets it look around. Where it is certain that
+    /// our own sessions will move the rows, pg_dump is started meanwhile: it asks the server for
+    /// its catalogue, which takes as long where there are many tables.
+    async fn lead(
+        &self,
+        subject: Subject<'_>,
+        route: Option<&Arc<NativeRoute>>,
+    ) -> Result<(Attesting, Option<Result<Started, ExecError>>), BackupError> {
+        let database = &subject.facts.name;
+        let mut attesting = self.attest(database, route).await?;
+        let snapshot = attesting.leader().map(|(_, snapshot)| snapshot.to_owned());
+        let (looked, program) = match snapshot.filter(|_| self.pays_anyway(subject)) {
+            Some(snapshot) => {
+                let starting = self.start_program(subject, &snapshot);
+                let (looked, program) = tokio::join!(attesting.look(), starting);
+                (looked, Some(program))
+            }
+            None => (attesting.look().await, None),
+        };
+        match looked {
+            Ok(()) => Ok((attesting, program)),
+            Err(source) => {
+                if let Some(Ok(program)) = program {
+                    program.end().await;
+                }
+                attesting.abandon().await;
+                Err(exec_error(attesting_of(database), source))
+            }
+        }
+    }
+
     /// Opens the session that lends its snapshot: one of our own where there is a route for it.
     async fn attest(
         &self,
@@ -270,7 +307,7 @@ impl Run<'_> {
             self.cancel,
         )
         .await
-        .map_err(|source| exec_error(format!("attesting database {database:?}"), source))
+        .map_err(|source| exec_error(attesting_of(database), source))
     }
 
     async fn store(

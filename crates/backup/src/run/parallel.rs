@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use archive::ArchiveKind;
 use dbexec::executor::Finished;
-use dbexec::{NativeRoute, PgExecutor};
+use dbexec::{ExecError, NativeRoute, PgExecutor};
 
 use super::Progress;
 use super::back_up::Run;
@@ -102,24 +102,46 @@ pub(super) async fn refuse(
 }
 
 impl Run<'_> {
+    /// Starts pg_dump for its table of contents, in the snapshot of our own session.
+    pub(super) async fn start_program(
+        &self,
+        subject: Subject<'_>,
+        snapshot: &str,
+    ) -> Result<engine::Started, ExecError> {
+        let args = common(self.options, self.executor.settings().lock_wait_timeout);
+        let database = &subject.facts.name;
+        engine::start(
+            self.executor.as_ref(),
+            args,
+            snapshot,
+            database,
+            self.cancel,
+        )
+        .await
+    }
+
     /// Dumps with our own sessions, where they are chosen and it pays; else says why pg_dump has
-    /// to do it alone.
+    /// to do it alone. `program`: pg_dump, where it was started already.
     pub(super) async fn store_by(
         &self,
         engine: Engine,
         subject: Subject<'_>,
         attesting: &mut Attesting,
         wanted: &Wanted,
+        program: Option<Result<engine::Started, ExecError>>,
     ) -> Result<Result<InStore, Alone>, BackupError> {
         let route = match engine {
             Engine::Parallel(route) => route,
             Engine::Stock(reason) => return Ok(Err(Alone::at_once(reason))),
         };
         if let Err(reason) = self.pays(subject, attesting) {
+            if let Some(Ok(program)) = program {
+                program.end().await;
+            }
             return Ok(Err(Alone::at_once(reason)));
         }
         let moved = self
-            .store_parallel(subject, attesting, &route, wanted)
+            .store_parallel(subject, attesting, &route, wanted, program)
             .await;
         let reason = match moved {
             Ok(stored) => return Ok(Ok(stored)),
@@ -146,7 +168,17 @@ impl Run<'_> {
         if attesting.leader().is_none() {
             return Err("the session that leads has no snapshot, or is psql".to_owned());
         }
-        let (largest, large_objects) = attesting.sizes();
+        self.pays_with(subject, attesting.sizes())
+    }
+
+    /// Whether they are expected to be faster whatever the sizes of tables and large objects are.
+    pub(super) fn pays_anyway(&self, subject: Subject<'_>) -> bool {
+        self.pays_with(subject, (0, 0)).is_ok()
+    }
+
+    /// `sizes`: bytes of the largest table, and how many large objects there are.
+    fn pays_with(&self, subject: Subject<'_>, sizes: (u64, u64)) -> Result<(), String> {
+        let (largest, large_objects) = sizes;
         engine::pays(&engine::Size {
             choice: self.options.engine,
             transport: self.executor.transport(),
@@ -164,6 +196,7 @@ impl Run<'_> {
         attesting: &mut Attesting,
         route: &Arc<NativeRoute>,
         wanted: &Wanted,
+        program: Option<Result<engine::Started, ExecError>>,
     ) -> Result<InStore, Failure> {
         let Subject {
             work, plan, facts, ..
@@ -180,6 +213,15 @@ impl Run<'_> {
             ),
         });
         let operation = subject.operation();
+        let Some((leader, snapshot)) = attesting.leader() else {
+            return Err(Failure::Stock("no session leads".to_owned()));
+        };
+        let snapshot = snapshot.to_owned();
+        let program = match program {
+            Some(started) => started,
+            None => self.start_program(subject, &snapshot).await,
+        };
+        let program = program.map_err(|error| engine::failure(&operation, error))?;
         let name = subject.archive_name(self.options.format);
         let kind = match self.options.format {
             DumpFormat::Directory => ArchiveKind::DirectoryOrTar,
@@ -194,7 +236,7 @@ impl Run<'_> {
             executor: self.executor.as_ref(),
             route: Arc::clone(route),
             database: &facts.name,
-            args: common(self.options, settings.lock_wait_timeout),
+            program,
             format: plan.compression.write_format(kind),
             wanted: wanted.clone(),
             movers,
@@ -207,10 +249,6 @@ impl Run<'_> {
                 cancel: self.cancel,
             },
         };
-        let Some((leader, snapshot)) = attesting.leader() else {
-            return Err(Failure::Stock("no session leads".to_owned()));
-        };
-        let snapshot = snapshot.to_owned();
         let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
         attesting.counted(&done.summary.tables).await;
         Ok(InStore {

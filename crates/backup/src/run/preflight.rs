@@ -17,6 +17,8 @@ use crate::{
 
 /// What the dumps need to know.
 pub(crate) struct Plan {
+    /// The way of sessions of our own to the server, where they may be used and there is one.
+    pub(crate) route: Option<Arc<NativeRoute>>,
     /// Databases in the order in which they are dumped.
     pub(crate) databases: Vec<(DatabaseFacts, InsideFacts)>,
     /// Roles of the server.
@@ -113,12 +115,13 @@ pub(crate) async fn preflight(
         route(executor.as_ref(), options),
         executor.program(PgProgram::PgDump),
     );
-    let route = route.as_deref();
+    let found = route;
+    let route = found.as_deref();
     let same = async {
         match route {
             // Its proof was that the programs reach the very server that was found.
             Some(_) => Ok(()),
-            None => dbexec::query::check_same_server(executor.as_ref()).await,
+            None => dbexec::query::check_same_server(None, executor.as_ref()).await,
         }
     };
     let (same, pooler, server, inside_likely) = tokio::join!(
@@ -142,9 +145,12 @@ pub(crate) async fn preflight(
     )?;
     check_connect(&chosen, &executor.context().creds.user)?;
 
+    let names: Vec<String> = chosen.iter().map(|one| one.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let together = executor.settings().max_connections.max(1) as usize;
     let inside_likely = &inside_likely;
-    let databases: Vec<(DatabaseFacts, InsideFacts)> = stream::iter(chosen)
+    let asking: Vec<_> = chosen
+        .into_iter()
         .map(|database| async move {
             // A failure is asked for again: only then does it concern a database of this run.
             if let (true, Ok(inside)) = (database.name == likely, inside_likely) {
@@ -158,9 +164,23 @@ pub(crate) async fn preflight(
                 })?;
             Ok::<_, BackupError>((database, inside))
         })
-        .buffered(together)
-        .try_collect()
-        .await?;
+        .collect();
+    let sizes = async {
+        match route {
+            Some(route) => queries::sizes(route, executor.as_ref(), &names).await,
+            None => Ok(BTreeMap::new()),
+        }
+    };
+    // One session is for the sizes: where there is a route, there may be two.
+    let insides = stream::iter(asking)
+        .buffered(together.saturating_sub(usize::from(route.is_some())).max(1))
+        .try_collect();
+    let (databases, sizes) = tokio::join!(insides, sizes);
+    let mut databases: Vec<(DatabaseFacts, InsideFacts)> = databases?;
+    let sizes = sizes.map_err(exec("asking for the sizes of the databases"))?;
+    for (database, _) in &mut databases {
+        database.size_bytes = sizes.get(&database.name).copied().or(database.size_bytes);
+    }
     for (database, inside) in &databases {
         check_rights(database, inside)?;
         check_locks(
@@ -190,6 +210,7 @@ pub(crate) async fn preflight(
         ),
     });
     Ok(Plan {
+        route: found,
         databases,
         roles: server.roles,
         settings: attest::choose_settings(&server.settings),

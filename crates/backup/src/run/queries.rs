@@ -43,6 +43,7 @@ pub(crate) struct DatabaseFacts {
     pub(crate) tablespace: String,
     pub(crate) connection_limit: i32,
     pub(crate) comment: Option<String>,
+    /// Over a session of our own it is asked for apart ([`sizes`]).
     pub(crate) size_bytes: Option<u64>,
     pub(crate) acl: Option<Vec<String>>,
     pub(crate) settings: Vec<DatabaseSetting>,
@@ -82,8 +83,7 @@ select
       'tablespace', t.spcname,
       'connection_limit', d.datconnlimit,
       'comment', shobj_description(d.oid, 'pg_database'),
-      'size_bytes', case when has_database_privilege(d.oid, 'CONNECT')
-          then pg_database_size(d.oid) end,
+      'size_bytes', SIZE,
       'acl', d.datacl::text[],
       'settings', (
           select coalesce(json_agg(json_build_object(
@@ -160,13 +160,51 @@ select
   (select coalesce(json_agg(json_build_object('object', object, 'remedy', remedy)), '[]')
    from (select object, remedy from missing order by kind, object limit 50) few) as missing";
 
-/// Asks about the whole server, by the route where there is one.
+/// Asks about the whole server, by the route where there is one; the sizes of the databases are
+/// then left to [`sizes`].
 pub(crate) async fn server(
     route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
 ) -> Result<ServerFacts, ExecError> {
     let database = &executor.context().creds.database;
-    one(route, executor, database, "databases", SERVER, &[]).await
+    let size = match route {
+        Some(_) => "null",
+        None => SIZE,
+    };
+    let select = SERVER.replace("SIZE", size);
+    one(route, executor, database, "databases", &select, &[]).await
+}
+
+/// Size of a database; the server looks at every file of it.
+const SIZE: &str = "\
+case when has_database_privilege(d.oid, 'CONNECT') then pg_database_size(d.oid) end";
+const SIZES: &str = "
+select d.datname as name, SIZE as bytes
+from pg_database d
+where d.datname in (select jsonb_array_elements_text(:'names'::jsonb))";
+
+/// Asks for the sizes of databases over a session of our own; bytes by name.
+pub(crate) async fn sizes(
+    route: &NativeRoute,
+    executor: &dyn PgExecutor,
+    names: &[&str],
+) -> Result<BTreeMap<String, u64>, ExecError> {
+    #[derive(Deserialize)]
+    struct Row {
+        name: String,
+        bytes: Option<u64>,
+    }
+    let names = serde_json::Value::from(names.to_vec()).to_string();
+    let vars = [("names", names.as_str())];
+    let own = &executor.context().creds.database;
+    let name = "sizes of the databases";
+    let select = SIZES.replace("SIZE", SIZE);
+    let rows: Vec<Row> =
+        dbexec::query::rows_over(Some(route), executor, own, name, &select, &vars).await?;
+    let known = rows
+        .into_iter()
+        .filter_map(|row| Some((row.name, row.bytes?)));
+    Ok(known.collect())
 }
 
 /// Asks about one database, by the route where there is one.

@@ -215,6 +215,21 @@ impl From<NativeError> for ExecError {
 }
 
 impl ExecError {
+    /// The failure of a query over a session of ours, as psql tells it where the session can go on.
+    #[must_use]
+    pub fn of_query(query: &'static str, database: &str, source: NativeError) -> Self {
+        match &source {
+            NativeError::Server {
+                severity, message, ..
+            } if &**severity == "ERROR" => Self::Query {
+                query,
+                database: database.to_owned(),
+                message: format!("ERROR:  {message}"),
+            },
+            _ => source.into(),
+        }
+    }
+
     /// Stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -19,6 +19,8 @@ const BRIDGE_WAIT: Duration = Duration::from_secs(2);
 /// Where client libraries look for the server's socket, if nothing is said.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
+/// Behind the run's name in that of a session that looks whether the server is there.
+const LOOK: &str = "look";
 /// Why a container has no route at all.
 const NO_WAY: &str = "the container has no address, publishes no port of the server and has no \
                       socket that can be reached from here";
@@ -252,6 +254,32 @@ impl NativeRoute {
         Err(NativeError::OtherServer {
             found: difference(&self.expected, &found),
         })
+    }
+}
+
+impl NativeRoute {
+    /// Waits for the answer to a session of this route for as long as the server lets others in: a
+    /// paused server says nothing, as one that works, and lets nobody in. `after`: how long the
+    /// server may be silent before it is looked at.
+    ///
+    /// # Errors
+    /// Those of `work`; that of a login where the server lets nobody in any more.
+    pub async fn while_there<T>(
+        &self,
+        database: &str,
+        after: Duration,
+        work: impl Future<Output = Result<T, NativeError>>,
+    ) -> Result<T, NativeError> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(after) => {
+                    self.open(database, LOOK).await?.close().await;
+                }
+            }
+        }
     }
 }
 

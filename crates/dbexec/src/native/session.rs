@@ -120,6 +120,15 @@ impl NativeSession {
         }
     }
 
+    /// As [`NativeSession::batch`], with `:'name'` for a literal and `:"name"` for an identifier, as
+    /// [`crate::query::execute`] takes them.
+    ///
+    /// # Errors
+    /// As [`NativeSession::batch`].
+    pub async fn execute(&mut self, sql: &str, vars: &[(&str, &str)]) -> Result<(), NativeError> {
+        self.batch(&substitute(sql, vars)?).await
+    }
+
     /// Runs statements and returns the rows of the last one that answers with rows (also none), as
     /// text.
     ///

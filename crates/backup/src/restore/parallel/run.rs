@@ -51,7 +51,10 @@ pub(in crate::restore) async fn route(
     work: &PlannedWork,
 ) -> Result<Arc<NativeRoute>, String> {
     match &work.decision.rows {
-        RowsWay::Sessions(_) => executor.native().await.map_err(|none| none.to_string()),
+        RowsWay::Sessions(_) => match &work.route {
+            Some(route) => route.clone(),
+            None => executor.native().await.map_err(|none| none.to_string()),
+        },
         RowsWay::Stock { reason, .. } => Err(reason.clone()),
     }
 }
