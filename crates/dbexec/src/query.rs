@@ -31,7 +31,7 @@ pub async fn rows<T: DeserializeOwned + Send>(
     vars: &[(&str, &str)],
 ) -> Result<Vec<T>, ExecError> {
     // Here and not in the environment: a restored script runs through psql too.
-    let script = format!("{}\n{}", timeouts(executor), json_rows(select));
+    let script = format!("{}\n{}", before(executor), json_rows(select));
     let mut decoder = RowDecoder::new();
     let mut taking = |text: &mut Vec<u8>| decoder.take(text);
     let rest = run(
@@ -47,10 +47,13 @@ pub async fn rows<T: DeserializeOwned + Send>(
     decoder.finish(name, database, rest.into_bytes())
 }
 
-fn timeouts(executor: &dyn PgExecutor) -> String {
+/// Before a query of ours. What the workers of a parallel one share may find no room in a
+/// container's /dev/shm.
+fn before(executor: &dyn PgExecutor) -> String {
     let settings = executor.settings();
     format!(
-        "set statement_timeout to {}; set lock_timeout to {};",
+        "set statement_timeout to {}; set lock_timeout to {}; \
+         set max_parallel_workers_per_gather to 0;",
         settings.statement_timeout.as_millis(),
         settings.lock_wait_timeout.as_millis(),
     )
@@ -74,7 +77,7 @@ pub async fn rows_over<T: DeserializeOwned + Send>(
     if let Some(route) = route {
         let asking = async {
             let mut session = route.open(database, "ask").await?;
-            session.batch(&timeouts(executor)).await?;
+            session.batch(&before(executor)).await?;
             let rows = session.rows(name, select, vars).await?;
             session.close().await;
             Ok::<_, NativeError>(rows)

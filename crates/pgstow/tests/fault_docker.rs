@@ -188,6 +188,37 @@ fn bar_11_a_paused_container_is_given_up_and_named() {
     assert_eq!(backups(&cli), Vec::<String>::new());
 }
 
+/// What workers of parallel queries share lies in /dev/shm, which has 64 MB in a container unless
+/// somebody gives it more, and the server's statistics of very many tables fill it.
+#[test]
+fn bar_28_a_full_shared_memory_of_the_container_stops_no_dump() {
+    let container = PgContainer::start(17).unwrap();
+    fill(&container, "postgres", 2_000);
+    container
+        .psql(
+            "postgres",
+            "alter system set debug_parallel_query = on; select pg_reload_conf()",
+        )
+        .unwrap();
+    let fill_up = "cat /dev/zero > /dev/shm/full 2> /dev/null; true";
+    container.exec(&["sh", "-c", fill_up]).unwrap();
+    let parallel = container.psql("postgres", "select count(*) from filler");
+    assert!(parallel.unwrap_err().contains("No space left on device"));
+    let (cli, target) = (cli(), container.target());
+    for engine in ["stock", "parallel"] {
+        let args = [
+            "backup",
+            &target,
+            "--database",
+            "postgres",
+            "--engine",
+            engine,
+        ];
+        let _ = cli.run(&args).expect(0);
+    }
+    assert_eq!(backups(&cli).len(), 2);
+}
+
 #[test]
 fn bar_07_a_killed_pg_dump_is_a_failed_run_that_names_the_signal() {
     let container = PgContainer::start(15).unwrap();

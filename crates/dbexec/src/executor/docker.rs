@@ -124,6 +124,7 @@ impl DockerPgExecutor {
             creds
         });
         let wanted = Wanted {
+            parameters: invocation.parameters(),
             program: invocation.program,
             args: invocation.args,
             database: invocation.database,
@@ -131,7 +132,6 @@ impl DockerPgExecutor {
             application_name: invocation
                 .application_name
                 .unwrap_or_else(|| self.inner.settings.application_name.clone()),
-            asynchronous_commit: invocation.asynchronous_commit,
             into,
         };
         let process = self.inner.start_process(wanted).await?;
@@ -382,7 +382,7 @@ impl Inner {
             application_name: wanted.application_name.clone(),
             ..self.settings.clone()
         };
-        let mut env = variables(connection, &settings, wanted.asynchronous_commit);
+        let mut env = variables(connection, &settings, &wanted.parameters);
         let stdin = wanted.stdin;
         // psql of any version will do for queries, so the search for programs is not waited for.
         let direct = match self.programs.get() {
@@ -451,7 +451,8 @@ struct Wanted {
     database: Option<String>,
     stdin: bool,
     application_name: String,
-    asynchronous_commit: bool,
+    /// As in [`Invocation::parameters`].
+    parameters: Vec<&'static str>,
     /// FIFO of the container that takes standard output in place of the engine's stream.
     into: Option<String>,
 }
@@ -580,7 +581,7 @@ impl sessions::RunPsql for Inner {
             ..self.settings.clone()
         };
         let creds = &self.context.creds;
-        let env = variables(Some((creds, &creds.database)), &settings, false);
+        let env = variables(Some((creds, &creds.database)), &settings, &[]);
         let argv: Vec<String> = if !self.programs().await?.shell {
             let (info, _) = self.resolve(PgProgram::Psql).await?;
             [&info.path, "-XAtqw", "-c", sql].map(str::to_owned).into()

@@ -47,11 +47,11 @@ pub(crate) const CLEARED: &[&str] = &[
 ];
 
 /// Environment of a program: name and value. `connection` is `None` for a run without a server;
-/// `asynchronous_commit` as in [`super::Invocation`].
+/// `parameters` are the server's for its sessions, as `name=value`.
 pub(crate) fn variables(
     connection: Option<(&DbCreds, &str)>,
     settings: &ConnectionSettings,
-    asynchronous_commit: bool,
+    parameters: &[&str],
 ) -> Vec<(String, SecretString)> {
     let mut list = Vec::new();
     let mut set = |name: &str, value: &str| {
@@ -90,9 +90,8 @@ pub(crate) fn variables(
         let seconds = settings.keepalives_idle.as_secs().max(1);
         options.push(format!("-c tcp_keepalives_idle={seconds}"));
     }
-    if asynchronous_commit {
-        options.push("-c synchronous_commit=off".to_owned());
-    }
+    let parameters = parameters.iter();
+    options.extend(parameters.map(|parameter| format!("-c {parameter}")));
     if !options.is_empty() {
         set("PGOPTIONS", &options.join(" "));
     }
@@ -125,7 +124,7 @@ mod tests {
     #[test]
     fn a_run_without_a_server_gets_no_credentials() {
         let settings = ConnectionSettings::new("r");
-        let names: Vec<String> = variables(None, &settings, false)
+        let names: Vec<String> = variables(None, &settings, &[])
             .into_iter()
             .map(|(name, _)| name)
             .collect();
@@ -146,14 +145,14 @@ mod tests {
             },
         };
         let settings = ConnectionSettings::new("r");
-        for (name, _) in variables(Some((&creds, "d")), &settings, true) {
+        for (name, _) in variables(Some((&creds, "d")), &settings, &["a=b"]) {
             assert!(CLEARED.contains(&name.as_str()), "{name}");
         }
     }
 
     #[test]
     fn options_of_the_server_are_put_together() {
-        let options = |host: Option<&str>, asynchronous: bool| {
+        let options = |host: Option<&str>, parameters: &[&str]| {
             let creds = DbCreds {
                 host: host.map(str::to_owned),
                 port: 1,
@@ -164,18 +163,18 @@ mod tests {
             };
             let mut settings = ConnectionSettings::new("r");
             settings.keepalives_idle = std::time::Duration::from_secs(9);
-            variables(Some((&creds, "d")), &settings, asynchronous)
+            variables(Some((&creds, "d")), &settings, parameters)
                 .into_iter()
                 .find(|(name, _)| name == "PGOPTIONS")
                 .map(|(_, value)| value.expose_secret().to_owned())
         };
-        assert_eq!(options(None, false), None);
-        assert_eq!(options(Some("/tmp"), false), None);
+        assert_eq!(options(None, &[]), None);
+        assert_eq!(options(Some("/tmp"), &[]), None);
         let idle = "-c tcp_keepalives_idle=9";
-        assert_eq!(options(Some("h"), false).as_deref(), Some(idle));
-        let off = "-c synchronous_commit=off";
-        assert_eq!(options(None, true).as_deref(), Some(off));
-        let both = format!("{idle} {off}");
-        assert_eq!(options(Some("h"), true), Some(both));
+        assert_eq!(options(Some("h"), &[]).as_deref(), Some(idle));
+        let one = options(None, &["a=b"]);
+        assert_eq!(one.as_deref(), Some("-c a=b"));
+        let all = options(Some("h"), &["a=b", "c=d"]);
+        assert_eq!(all, Some(format!("{idle} -c a=b -c c=d")));
     }
 }

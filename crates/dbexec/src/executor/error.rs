@@ -280,10 +280,42 @@ impl ExecError {
     }
 }
 
+/// The last lines, or those from the last error on, where it was longer ago: pg_dump shows the whole
+/// statement behind it.
 fn last_lines(stderr: &[String]) -> String {
     const SHOWN: usize = 5;
     if stderr.is_empty() {
         return "it said nothing on standard error".to_owned();
     }
-    stderr[stderr.len().saturating_sub(SHOWN)..].join(" | ")
+    let is_error = |line: &String| {
+        let marks = ["error:", "ERROR:", "FATAL:", "PANIC:"];
+        marks.iter().any(|mark| line.contains(mark))
+    };
+    let end = stderr.len().saturating_sub(SHOWN);
+    let from = match stderr.iter().rposition(is_error) {
+        Some(at) => at.min(end),
+        None => end,
+    };
+    stderr[from..stderr.len().min(from + SHOWN)].join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_shown_before_the_statement_that_failed() {
+        let lines = |count: usize| -> Vec<String> {
+            (0..count).map(|line| format!("LEFT JOIN {line}")).collect()
+        };
+        let mut stderr = lines(2);
+        stderr.push("pg_dump: error: query failed: ERROR:  no room".to_owned());
+        stderr.extend(lines(9));
+        let shown = last_lines(&stderr);
+        assert!(shown.starts_with("pg_dump: error: query failed"), "{shown}");
+        assert!(shown.ends_with("LEFT JOIN 3"), "{shown}");
+        // Near the end, what came before it is shown as well.
+        assert_eq!(last_lines(&stderr[..3]), stderr[..3].join(" | "));
+        assert_eq!(last_lines(&lines(7)), lines(7)[2..].join(" | "));
+    }
 }

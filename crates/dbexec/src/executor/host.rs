@@ -118,7 +118,7 @@ impl Inner {
         path: &str,
         database: Option<&str>,
         settings: &ConnectionSettings,
-        asynchronous_commit: bool,
+        parameters: &[&str],
     ) -> Command {
         let connection = database.map(|name| (&self.context.creds, name));
         let mut command = Command::new(path);
@@ -139,7 +139,7 @@ impl Inner {
         command
             .env("PGSYSCONFDIR", "/nonexistent")
             .env("PGSERVICEFILE", "/dev/null");
-        for (name, value) in variables(connection, settings, asynchronous_commit) {
+        for (name, value) in variables(connection, settings, parameters) {
             command.env(name, value.expose_secret());
         }
         command
@@ -355,7 +355,7 @@ impl sessions::RunPsql for Inner {
             ..self.settings.clone()
         };
         let database = &self.context.creds.database;
-        let mut command = self.command(&info.path, Some(database), &settings, false);
+        let mut command = self.command(&info.path, Some(database), &settings, &[]);
         command.args(["-XAtqw", "-c", sql]).stdin(Stdio::null());
         let program = PgProgram::Psql;
         let output = command.output().await.map_err(|source| ExecError::Spawn {
@@ -400,6 +400,7 @@ impl PgExecutor for HostPgExecutor {
 
     async fn start(&self, invocation: Invocation) -> Result<RunningProgram, ExecError> {
         let program = invocation.program;
+        let parameters = invocation.parameters();
         let info = self.inner.resolve(program).await?;
         let database = invocation.database.as_deref();
         let settings = ConnectionSettings {
@@ -408,10 +409,9 @@ impl PgExecutor for HostPgExecutor {
                 .unwrap_or_else(|| self.inner.settings.application_name.clone()),
             ..self.inner.settings.clone()
         };
-        let asynchronous = invocation.asynchronous_commit;
         let mut command = self
             .inner
-            .command(&info.path, database, &settings, asynchronous);
+            .command(&info.path, database, &settings, &parameters);
         command
             .args(&invocation.args)
             .stdout(Stdio::piped())

@@ -186,6 +186,20 @@ impl Invocation {
             asynchronous_commit: false,
         }
     }
+
+    /// Parameters of the server for its sessions, as `name=value`.
+    pub(crate) fn parameters(&self) -> Vec<&'static str> {
+        let mut parameters = Vec::new();
+        if matches!(self.program, PgProgram::PgDump | PgProgram::PgDumpall) {
+            // Their queries of the catalogue gain nothing from it, and a container's /dev/shm of 64 MB
+            // may have no room for what the workers share.
+            parameters.push("max_parallel_workers_per_gather=0");
+        }
+        if self.asynchronous_commit {
+            parameters.push("synchronous_commit=off");
+        }
+        parameters
+    }
 }
 
 /// Output of a program as a buffered reader. **The error is its last item**: `Ok(0)` comes only
