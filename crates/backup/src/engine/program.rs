@@ -111,7 +111,8 @@ pub(crate) async fn start(
     ];
     arguments.extend(args);
     let cancel = cancel.child_token();
-    let busy = Arc::new(AtomicBool::new(true));
+    // Until it is read, it may stand still.
+    let busy = Arc::new(AtomicBool::new(false));
     let lines = Arc::new(Lines::default());
     let watch = Arc::clone(&lines);
     let mut invocation = Invocation::new(
@@ -146,6 +147,7 @@ pub(crate) async fn read_toc(
         busy,
         lines,
     } = started;
+    busy.store(true, Ordering::Relaxed);
     let operation = files.target.operation.to_owned();
     let running = &mut dumping.running;
     let copied = copy(running, format, wanted.clone(), files, &operation).await;

@@ -214,6 +214,9 @@ impl Run<'_> {
         });
         let operation = subject.operation();
         let Some((leader, snapshot)) = attesting.leader() else {
+            if let Some(Ok(program)) = program {
+                program.end().await;
+            }
             return Err(Failure::Stock("no session leads".to_owned()));
         };
         let snapshot = snapshot.to_owned();

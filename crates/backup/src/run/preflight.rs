@@ -146,7 +146,6 @@ pub(crate) async fn preflight(
     check_connect(&chosen, &executor.context().creds.user)?;
 
     let names: Vec<String> = chosen.iter().map(|one| one.name.clone()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let together = executor.settings().max_connections.max(1) as usize;
     let inside_likely = &inside_likely;
     let asking: Vec<_> = chosen

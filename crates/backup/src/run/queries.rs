@@ -187,14 +187,14 @@ where d.datname in (select jsonb_array_elements_text(:'names'::jsonb))";
 pub(crate) async fn sizes(
     route: &NativeRoute,
     executor: &dyn PgExecutor,
-    names: &[&str],
+    names: &[String],
 ) -> Result<BTreeMap<String, u64>, ExecError> {
     #[derive(Deserialize)]
     struct Row {
         name: String,
         bytes: Option<u64>,
     }
-    let names = serde_json::Value::from(names.to_vec()).to_string();
+    let names = serde_json::Value::from(names).to_string();
     let vars = [("names", names.as_str())];
     let own = &executor.context().creds.database;
     let name = "sizes of the databases";
