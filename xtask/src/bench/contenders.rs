@@ -120,6 +120,18 @@ impl<'a> Bench<'a> {
             ),
         ];
         all.push(Contender {
+            tool: format!("{written} -Fd -j2 -Z {fast}, read to its end and hashed"),
+            output: Output::DirectoryInside,
+            make: Box::new(move |_| {
+                let script = "pg_dump -U postgres -Fd -j2 -Z \"$1\" -f \"$2\" -d \"$0\" &&
+                              pg_restore -f /dev/null \"$2\" && sha256sum \"$2\"/* > /dev/null";
+                let mut command = Command::new("docker");
+                command.args(["exec", &self.rig.name, "sh", "-c", script]);
+                command.args([DATABASE, fast, INSIDE]);
+                command
+            }),
+        });
+        all.push(Contender {
             tool: "docker exec pg_dump -Fp | zstd -1 -T2".to_owned(),
             output: Output::Script,
             make: Box::new(|path| {

@@ -22,6 +22,8 @@ enum Restorer {
     Stow,
     StowStock,
     Jobs,
+    /// With the statistics that a restore by pgstow has gathered as well.
+    JobsAnalyzed,
     Stream,
     Clone,
     /// In the place of the live database.
@@ -35,6 +37,7 @@ impl Restorer {
         Self::Stow,
         Self::StowStock,
         Self::Jobs,
+        Self::JobsAnalyzed,
         Self::Stream,
         Self::Clone,
         Self::Swap,
@@ -46,6 +49,9 @@ impl Restorer {
             Self::Stow => "pgstow restore latest --as copy",
             Self::StowStock => "pgstow restore latest --engine stock --as copy",
             Self::Jobs => "docker exec pg_restore -j2 of a file in the container",
+            Self::JobsAnalyzed => {
+                "docker exec pg_restore -j2 there, then vacuumdb --analyze-only -j2"
+            }
             Self::Stream => "docker exec -i pg_restore",
             Self::Clone => "pgcopydb clone from the host (dump and restore in one)",
             Self::Swap => "pgstow restore latest (staging, swap)",
@@ -55,7 +61,10 @@ impl Restorer {
 
     /// Whether it needs a database that is there and empty.
     fn needs_database(self) -> bool {
-        matches!(self, Self::Jobs | Self::Stream | Self::Clone)
+        matches!(
+            self,
+            Self::Jobs | Self::JobsAnalyzed | Self::Stream | Self::Clone
+        )
     }
 
     /// Whether it does more than a stock restore does; measured where that is asked for.
@@ -161,6 +170,13 @@ impl Bench<'_> {
             }
             Restorer::Prove => self.pgstow(data_dir, &["verify", "latest", "--level", "restore"]),
             Restorer::Jobs => self.restore_inside(INSIDE, COPY),
+            Restorer::JobsAnalyzed => {
+                let script = "pg_restore -U postgres -j2 --exit-on-error -d \"$0\" \"$1\" &&
+                              vacuumdb -U postgres --analyze-only -j2 --quiet \"$0\"";
+                let mut command = Command::new("docker");
+                command.args(["exec", &self.rig.name, "sh", "-c", script, COPY, INSIDE]);
+                command
+            }
             Restorer::Stream => self.restore_stream(archive, COPY)?,
             Restorer::Clone => {
                 let spool = self.path("pgcopydb");
