@@ -220,12 +220,24 @@ impl ExecError {
     pub fn of_query(query: &'static str, database: &str, source: NativeError) -> Self {
         match &source {
             NativeError::Server {
-                severity, message, ..
-            } if &**severity == "ERROR" => Self::Query {
-                query,
-                database: database.to_owned(),
-                message: format!("ERROR:  {message}"),
-            },
+                severity,
+                message,
+                detail,
+                hint,
+                ..
+            } if &**severity == "ERROR" => {
+                let mut message = format!("ERROR:  {message}");
+                for (name, more) in [("DETAIL", detail), ("HINT", hint)] {
+                    if let Some(more) = more {
+                        message.push_str(&format!(" | {name}:  {more}"));
+                    }
+                }
+                Self::Query {
+                    query,
+                    database: database.to_owned(),
+                    message,
+                }
+            }
             _ => source.into(),
         }
     }
@@ -302,6 +314,25 @@ fn last_lines(stderr: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_over_a_session_fails_in_the_words_of_psql() {
+        let server = |severity: &str| NativeError::Server {
+            sqlstate: "55006".to_owned(),
+            severity: severity.into(),
+            message: "it is in use".to_owned(),
+            detail: Some("There is 1 other session.".into()),
+            hint: None,
+            context: None,
+        };
+        let error = ExecError::of_query("dropping", "d", server("ERROR"));
+        let shown = error.to_string();
+        let words = "ERROR:  it is in use | DETAIL:  There is 1 other session.";
+        assert!(shown.ends_with(words), "{shown}");
+        // The session is gone.
+        let error = ExecError::of_query("dropping", "d", server("FATAL"));
+        assert!(matches!(error, ExecError::Native { .. }), "{error:?}");
+    }
 
     #[test]
     fn the_error_is_shown_before_the_statement_that_failed() {
