@@ -371,3 +371,27 @@ pub fn conninfo_dbname(database: &str) -> String {
     quoted.push('\'');
     quoted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_sessions_follow_from_the_program_and_its_commits() {
+        let of = |program: PgProgram, asynchronous: bool| {
+            let cancel = CancellationToken::new();
+            let mut run = Invocation::new(program, Vec::new(), None, Input::Nothing, cancel);
+            run.asynchronous_commit = asynchronous;
+            run.parameters()
+        };
+        let (serial, off) = (
+            "max_parallel_workers_per_gather=0",
+            "synchronous_commit=off",
+        );
+        assert_eq!(of(PgProgram::PgDump, false), [serial]);
+        assert_eq!(of(PgProgram::PgDumpall, false), [serial]);
+        assert_eq!(of(PgProgram::PgRestore, true), [off]);
+        assert!(of(PgProgram::PgRestore, false).is_empty());
+        assert!(of(PgProgram::Psql, false).is_empty());
+    }
+}
