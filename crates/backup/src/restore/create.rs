@@ -84,20 +84,28 @@ impl Script {
             return Ok(());
         }
         let own = &executor.context().creds.database;
-        if let Some(route) = route
-            && let Ok(mut session) = route.open(own, SUFFIX).await
-        {
-            // In one message it is one transaction.
-            let vars = self.vars();
-            let working = session.execute(&self.text, &vars);
-            let after = executor.settings().stall_after;
-            let done = route.while_there(own, after, working).await;
-            done.map_err(|error| ExecError::of_query(name, own, error))?;
-            session.close().await;
-            return Ok(());
-        }
-        query::execute(executor, own, name, &self.text, &self.vars(), true).await
+        let Some((route, mut session)) = session(route, own).await else {
+            return query::execute(executor, own, name, &self.text, &self.vars(), true).await;
+        };
+        // In one message it is one transaction.
+        let vars = self.vars();
+        let working = session.execute(&self.text, &vars);
+        let after = executor.settings().stall_after;
+        let done = route.while_there(own, after, working).await;
+        done.map_err(|error| ExecError::of_query(name, own, error))?;
+        session.close().await;
+        Ok(())
     }
+}
+
+/// A session of ours, where there is a route and it lets us in; nothing is begun without it.
+async fn session<'a>(
+    route: Option<&'a NativeRoute>,
+    own: &str,
+) -> Option<(&'a NativeRoute, NativeSession)> {
+    let route = route?;
+    let session = route.open(own, SUFFIX).await.ok()?;
+    Some((route, session))
 }
 
 /// For messages.
@@ -153,21 +161,13 @@ pub(crate) async fn create(
     }
     script.push(";\n");
     let own = &executor.context().creds.database;
-    let oid = match route {
-        Some(route) => match route.open(own, SUFFIX).await {
-            Ok(session) => {
-                let after = executor.settings().stall_after;
-                let creating = create_over(session, &script, database);
-                let created = route.while_there(own, after, creating).await;
-                Some(created.map_err(|error| ExecError::of_query(CREATING, own, error))?)
-            }
-            // Nothing was begun.
-            Err(_) => None,
-        },
-        None => None,
-    };
-    let oid = match oid {
-        Some(oid) => oid,
+    let oid = match session(route, own).await {
+        Some((route, session)) => {
+            let after = executor.settings().stall_after;
+            let creating = create_over(session, &script, database);
+            let created = route.while_there(own, after, creating).await;
+            created.map_err(|error| ExecError::of_query(CREATING, own, error))?
+        }
         None => {
             // In the same session: each one takes its time to start.
             let name = script.var(database);
@@ -258,9 +258,7 @@ pub(crate) async fn rename(
     name: &str,
 ) -> Result<(), ExecError> {
     let own = &executor.context().creds.database;
-    if let Some(route) = route
-        && let Ok(mut session) = route.open(own, SUFFIX).await
-    {
+    if let Some((_, mut session)) = session(route, own).await {
         return rename_over(&mut session, executor, working, name).await;
     }
     let mut script = Script::default();
