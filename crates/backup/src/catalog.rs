@@ -20,7 +20,7 @@ use crate::{
 /// a directory archive fits.
 const MAX_TEXT: u64 = 64 << 20;
 /// Manifests that are read at once.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 /// Bytes of a manifest that is read when no other large one is.
 const LARGE: u64 = 1 << 20;
 
@@ -71,134 +71,12 @@ impl Repository {
         })
     }
 
-    /// Largest sequence number of a backup, 0 where there is none.
-    pub(crate) async fn newest_sequence(&self) -> Result<u64, BackupError> {
-        let backups = self.stored(Depth::WithoutTables).await?.backups;
-        Ok(backups.first().map_or(0, |manifest| manifest.sequence))
-    }
-
-    /// One backup: by id, by a prefix that only one has, or `latest`.
-    ///
-    /// # Errors
-    /// [`BackupError::NotFound`], [`BackupError::Ambiguous`]; [`BackupError::Manifest`] when the
-    /// one that is meant is damaged.
-    pub async fn find(&self, wanted: &str) -> Result<Manifest, BackupError> {
-        let id = self.find_id(wanted).await?;
-        let read = manifest_file::read(self.store.as_ref(), &id).await;
-        read.and_then(|read| read.manifest)
-            .map_err(|problem| BackupError::Manifest {
-                id: id.to_string(),
-                problem,
-            })
-    }
-
-    /// The id of one backup, found as by [`Repository::find`].
-    ///
-    /// # Errors
-    /// As [`Repository::find`].
-    pub async fn find_id(&self, wanted: &str) -> Result<BackupId, BackupError> {
-        let Found {
-            mut backups,
-            damaged,
-            ..
-        } = self.stored(Depth::WithoutTables).await?;
-        let not_found = |reason: String| BackupError::NotFound {
-            wanted: wanted.to_owned(),
-            reason,
-        };
-        if wanted == "latest" {
-            // What a restore replaced is not what the next one is to bring back.
-            let position = backups.iter().position(|manifest| !manifest.is_safety());
-            let Some(at) = position else {
-                return Err(not_found(self.no_latest(backups.len(), &damaged)));
-            };
-            return Ok(backups.swap_remove(at).id);
-        }
-        if wanted.is_empty() {
-            return Err(not_found("the id is empty".to_owned()));
-        }
-        let matches = |id: &BackupId| id.as_str().starts_with(wanted);
-        let ids: Vec<BackupId> = backups
-            .iter()
-            .map(|manifest| &manifest.id)
-            .chain(damaged.iter().map(|damaged| &damaged.id))
-            .filter(|id| matches(id))
-            .cloned()
-            .collect();
-        match ids.as_slice() {
-            [] => Err(not_found(match backups.first() {
-                Some(newest) => format!(
-                    "{} holds {} backups, the newest is {}",
-                    self.store.describe(),
-                    backups.len(),
-                    newest.id
-                ),
-                None => format!("{} holds no backup", self.store.describe()),
-            })),
-            [id] => {
-                if let Some(damaged) = damaged.iter().find(|damaged| damaged.id == *id) {
-                    return Err(BackupError::Manifest {
-                        id: id.to_string(),
-                        problem: damaged.problem.clone(),
-                    });
-                }
-                let at = backups.iter().position(|manifest| manifest.id == *id);
-                match at {
-                    Some(at) => Ok(backups.swap_remove(at).id),
-                    None => Err(not_found("it vanished meanwhile".to_owned())),
-                }
-            }
-            several => Err(BackupError::Ambiguous {
-                wanted: wanted.to_owned(),
-                ids: several.iter().map(ToString::to_string).collect(),
-            }),
-        }
-    }
-
-    /// Why nothing is `latest`.
-    fn no_latest(&self, safety: usize, damaged: &[DamagedBackup]) -> String {
-        let mut reason = format!("{} holds no backup", self.store.describe());
-        if safety > 0 {
-            reason.push_str(&format!(
-                " but {safety} safety backups, which hold what restores replaced and are named by \
-                 their ids"
-            ));
-        }
-        if let Some(newest) = damaged.iter().map(|damaged| &damaged.id).max() {
-            reason.push_str(&format!("; {newest} is damaged"));
-        }
-        reason
-    }
-
     /// Backups newest first, damaged ones, and directories without a manifest.
-    async fn stored(&self, depth: Depth) -> Result<Found, BackupError> {
-        let entries = self
-            .store
-            .list("")
-            .await
-            .map_err(|source| BackupError::Store {
-                operation: "listing the backups".to_owned(),
-                source,
-            })?;
-        let mut dirs: BTreeMap<BackupId, Vec<Entry>> = BTreeMap::new();
-        for entry in entries {
-            let Some((dir, _)) = entry.name.split_once('/') else {
-                continue;
-            };
-            if let Some(id) = BackupId::parse(dir) {
-                dirs.entry(id).or_default().push(entry);
-            }
-        }
-        let mut incomplete = Vec::new();
-        let mut complete = Vec::new();
-        for (id, entries) in dirs {
-            let name = format!("{id}/{}", manifest::FILE_NAME);
-            if entries.iter().any(|entry| entry.name == name) {
-                complete.push((id, entries));
-            } else {
-                incomplete.push(id);
-            }
-        }
+    pub(crate) async fn stored(&self, depth: Depth) -> Result<Found, BackupError> {
+        let Directories {
+            complete,
+            incomplete,
+        } = self.directories().await?;
         let store = self.store.as_ref();
         let one_large = &Semaphore::new(1);
         let loaded: Vec<(BackupId, Result<Loaded, String>)> = stream::iter(complete)
@@ -242,6 +120,37 @@ impl Repository {
             damaged,
             incomplete,
         })
+    }
+
+    /// The directories of backups, by whether they have a manifest.
+    pub(crate) async fn directories(&self) -> Result<Directories, BackupError> {
+        let entries = self
+            .store
+            .list("")
+            .await
+            .map_err(|source| BackupError::Store {
+                operation: "listing the backups".to_owned(),
+                source,
+            })?;
+        let mut dirs: BTreeMap<BackupId, Vec<Entry>> = BTreeMap::new();
+        for entry in entries {
+            let Some((dir, _)) = entry.name.split_once('/') else {
+                continue;
+            };
+            if let Some(id) = BackupId::parse(dir) {
+                dirs.entry(id).or_default().push(entry);
+            }
+        }
+        let mut found = Directories::default();
+        for (id, entries) in dirs {
+            let name = format!("{id}/{}", manifest::FILE_NAME);
+            if entries.iter().any(|entry| entry.name == name) {
+                found.complete.push((id, entries));
+            } else {
+                found.incomplete.push(id);
+            }
+        }
+        Ok(found)
     }
 
     fn runs(
@@ -302,13 +211,22 @@ impl Repository {
     }
 }
 
+/// Directories that are named like a backup.
+#[derive(Default)]
+pub(crate) struct Directories {
+    /// With a manifest, by id, and with what is in them.
+    pub(crate) complete: Vec<(BackupId, Vec<Entry>)>,
+    /// Directories without a manifest.
+    incomplete: Vec<BackupId>,
+}
+
 /// What the store holds.
-struct Found {
+pub(crate) struct Found {
     /// Newest first.
-    backups: Vec<Manifest>,
+    pub(crate) backups: Vec<Manifest>,
     /// In the order of the backups.
     proofs: Vec<ProofSummary>,
-    damaged: Vec<DamagedBackup>,
+    pub(crate) damaged: Vec<DamagedBackup>,
     /// Directories without a manifest.
     incomplete: Vec<BackupId>,
 }
@@ -409,7 +327,7 @@ pub(crate) fn compare_sums(
     problems
 }
 
-async fn load(
+pub(crate) async fn load(
     store: &dyn Store,
     id: &BackupId,
     entries: &[Entry],

@@ -13,6 +13,7 @@ mod engine;
 pub mod error;
 pub mod event;
 mod export;
+mod find;
 pub mod id;
 mod lock;
 pub mod manifest;

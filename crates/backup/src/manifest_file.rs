@@ -140,10 +140,10 @@ fn parse_hashed<T: serde::de::DeserializeOwned>(
         inner: reader,
         hash: Sha256::new(),
     };
-    let mut buffered = BufReader::with_capacity(PIECE, &mut hashed);
-    let parsed = serde_json::from_reader(&mut buffered);
+    // Given away, not lent: only then is a byte read without two calls.
+    let parsed = serde_json::from_reader(BufReader::with_capacity(PIECE, &mut hashed));
     // The hash is of all bytes, also where parsing stopped before.
-    io::copy(&mut buffered, &mut io::sink())?;
+    io::copy(&mut hashed, &mut io::sink())?;
     Ok((hex::encode(hashed.hash.finalize()), parsed))
 }
 

@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use backup::{BackupError, BackupOptions, DumpFormat, Manifest, VerifyLevel, VerifyReport};
 use support::fake::Script;
+use support::hooked::{Hook, Hooked};
 use support::{FakeExecutor, Home};
 use tokio_util::sync::CancellationToken;
 
@@ -303,6 +306,68 @@ async fn directories_that_no_record_knows_are_shown_apart() {
         catalog.runs[0].started_at.as_second() / 60,
         newer.started_at.as_second() / 60
     );
+}
+
+/// Keeps which files were opened.
+#[derive(Debug, Clone, Default)]
+struct Opened(Arc<Mutex<Vec<String>>>);
+
+impl Hook for Opened {
+    fn opened(&self, file: &str) {
+        self.0.lock().unwrap().push(file.to_owned());
+    }
+}
+
+/// A manifest of many tables is megabytes of text, and a store may be far away.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_backup_is_found_without_reading_the_others() {
+    let (home, older, newer) = two_backups(DumpFormat::Custom).await;
+    let opened = Opened::default();
+    let repo = home.with_store(Arc::new(Hooked {
+        inner: Arc::clone(&home.repo.store),
+        hook: opened.clone(),
+    }));
+    // The lists of hashes are opened with what is read to its end; of the others the beginning is.
+    let whole = || {
+        let mut files = opened.0.lock().unwrap();
+        files.retain(|file| file.ends_with("SHA256SUMS"));
+        std::mem::take(&mut *files)
+    };
+    let sums = |manifest: &Manifest| format!("{}/SHA256SUMS", manifest.id);
+    assert_eq!(repo.find("latest").await.unwrap(), newer);
+    assert_eq!(whole(), [sums(&newer)]);
+    assert_eq!(repo.find(older.id.as_str()).await.unwrap(), older);
+    assert_eq!(whole(), [sums(&older)]);
+    let fake = FakeExecutor::new(Script::default());
+    let options = BackupOptions::default();
+    let newest = home.run_with(&repo, &fake, &options).await.unwrap();
+    assert_eq!(newest.manifest.sequence, 3);
+    assert_eq!(whole(), [sums(&newer)]);
+    // A damaged one is passed over.
+    let dir = home.backups().join(newest.manifest.id.as_str());
+    let path = dir.join("manifest.json");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(repo.find("latest").await.unwrap(), newer);
+}
+
+/// The order of fields in a manifest is nobody's promise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_is_found_wherever_it_stands() {
+    let (home, mut older, newer) = two_backups(DumpFormat::Custom).await;
+    older.sequence = 7;
+    older.recipe = vec!["#".repeat(20_000)];
+    // By name: the recipe before the sequence.
+    let text = serde_json::to_value(&older).unwrap();
+    let fields: std::collections::BTreeMap<_, _> = text.as_object().unwrap().iter().collect();
+    home.store_manifest(&older, &fields);
+    let path = home.backups().join(older.id.as_str()).join("manifest.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.find("\"sequence\"").unwrap() > 20_000);
+    assert_eq!(home.repo.find("latest").await.unwrap(), older);
+    assert_eq!(home.repo.catalog().await.unwrap().backups, [older, newer]);
 }
 
 /// Listing hundreds of backups reads two small files of each.

@@ -1,4 +1,4 @@
-//! A store in front of another, with something to be done about every write.
+//! A store in front of another, with something to be done about every write and every reading.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -8,14 +8,17 @@ use async_trait::async_trait;
 use storage::{Entry, Store, StoreError, StoreWriter};
 use tokio::io::AsyncRead;
 
-/// What is done about writes.
+/// What is done.
 #[async_trait]
 pub trait Hook: std::fmt::Debug + Clone + Send + Sync + 'static {
     /// Before bytes of a file are handed on.
-    async fn before(&self, file: &str, bytes: u64);
+    async fn before(&self, _file: &str, _bytes: u64) {}
 
     /// When they were taken.
     fn after(&self, _bytes: u64) {}
+
+    /// A file is opened for reading.
+    fn opened(&self, _file: &str) {}
 }
 
 /// See the module.
@@ -65,6 +68,7 @@ impl<H: Hook> Store for Hooked<H> {
     }
 
     async fn open(&self, name: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, StoreError> {
+        self.hook.opened(name);
         self.inner.open(name).await
     }
 
