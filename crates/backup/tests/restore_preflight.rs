@@ -334,3 +334,39 @@ async fn too_little_room() {
     let request = backup_as(&custom, "postgres", "copy");
     live.plan(&request).await.unwrap();
 }
+
+/// A server that finds no room in /dev/shm for the statistics of new tables crashes.
+#[tokio::test]
+async fn bar_28_too_little_shared_memory_for_statistics_is_refused() {
+    let container = PgContainer::builder(17)
+        .option(&["--shm-size", "2m"])
+        .start()
+        .unwrap();
+    let small = Live::of(container, 17).await;
+    let mut live = Live::start(17).await;
+    // A transaction keeps the locks of all that it makes.
+    for thousand in 0..4 {
+        let make = format!(
+            "do $$ begin for i in 1..1000 loop \
+             execute format('create table t%s (id int primary key)', {thousand} * 1000 + i); \
+             end loop; end $$"
+        );
+        live.psql("postgres", &make);
+    }
+    let file = live.dump("postgres", "custom", &["-Fc"]);
+    // Where there is room it is no refusal.
+    live.plan(&file_as(&file, "copy")).await.unwrap();
+    live.container = small.container;
+    live.executor = small.executor;
+    let (problem, remedy) = refused(&live, &file_as(&file, "copy")).await;
+    assert!(problem.contains("statistics"), "{problem}");
+    assert!(
+        problem.contains("1 MB are free in its /dev/shm"),
+        "{problem}"
+    );
+    assert!(remedy.contains("--shm-size=128m"), "{remedy}");
+    // A part of it fits.
+    let mut part = file_as(&file, "copy");
+    part.contents.tables = vec!["public.t1".to_owned()];
+    live.plan(&part).await.unwrap();
+}

@@ -25,6 +25,7 @@ mod roles;
 mod rollback;
 mod source;
 mod staged;
+mod statistics;
 mod swap;
 mod target;
 

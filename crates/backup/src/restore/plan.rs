@@ -14,7 +14,7 @@ use super::{
     preflight::{Decision, Inputs, decide},
     roles,
     source::{self, Source, SourceFormat, refused},
-    target,
+    statistics, target,
 };
 use crate::{
     BackupError, BackupId, EngineChoice, Repository, RestorePlace, RestorePlan, RestoreRequest,
@@ -103,7 +103,8 @@ pub async fn plan_restore(
         }
         _ => facts,
     };
-    let (target, program) = asked?;
+    let (mut target, program) = asked?;
+    statistics::ask(executor.as_ref(), checked.toc.as_ref(), &mut target).await;
     let decided = |checked: &Checked| {
         decide(&Inputs {
             request,

@@ -13,6 +13,7 @@ use super::{
     parallel::{self, RowsWay},
     partial, roles,
     source::{Source, SourceFormat, refused},
+    statistics,
     target::Target,
 };
 use crate::{BackupError, EngineChoice, RestorePlace, RestoreRequest, RolesPolicy};
@@ -104,6 +105,7 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Result<Decision, BackupError> {
     extensions::decide(inputs, &mut decision, &mut refusals);
     needs::rights(inputs, &mut refusals);
     needs::space(inputs, &mut decision, &mut refusals);
+    statistics::room(inputs, &mut refusals);
     needs::locks(inputs, &mut refusals);
     rows(inputs, &mut decision, &mut refusals);
     jobs(inputs, &mut decision);

@@ -43,6 +43,8 @@ pub(crate) struct Target {
     pub(crate) sessions: Sessions,
     /// Locks that one transaction may hold on objects, together with all others.
     pub(crate) lock_table: u64,
+    /// `dynamic_shared_memory_type`: where sessions share memory (`posix`, `sysv`, `mmap`).
+    pub(crate) dynamic_shared_memory: String,
     /// Directory of the cluster; `None` when the role may not see it.
     pub(crate) data_directory: Option<String>,
     /// Directories of other tablespaces.
@@ -128,6 +130,7 @@ SELECT current_setting('server_version_num')::int AS version_num, \
                    FROM pg_catalog.pg_stat_database)) AS sessions, \
        current_setting('max_locks_per_transaction')::int8 * (current_setting('max_connections')::int8 \
           + current_setting('max_prepared_transactions')::int8) AS lock_table, \
+       current_setting('dynamic_shared_memory_type') AS dynamic_shared_memory, \
        (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory') AS data_directory, \
        (SELECT coalesce(json_object_agg(spcname, pg_catalog.pg_tablespace_location(oid)), '{}') \
         FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')) \
