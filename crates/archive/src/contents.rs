@@ -11,7 +11,7 @@ use crate::{
     header::{ArchiveKind, Header},
     options::CheckOptions,
     primitives::ArchiveReader,
-    summary::{ArchiveSummary, SequenceValue},
+    summary::{ArchiveSummary, SequenceValue, TableData},
     toc::{TocEntry, TocReader},
 };
 
@@ -130,6 +130,43 @@ pub fn summarize_contents(
     let mut reader = ArchiveReader::new(reader, "the table of contents");
     let contents = Contents::read(&mut reader, kind, options)?;
     Ok(contents.finish())
+}
+
+/// Takes the rows of a table, or gives them back.
+pub type EachTable<'a> = dyn FnMut(TableData) -> Option<TableData> + 'a;
+
+/// Where the rows of tables go.
+pub(crate) struct Tables<'a, 'b> {
+    each: Option<&'a mut EachTable<'b>>,
+    utf8: bool,
+    /// What nobody took.
+    pub(crate) kept: Vec<TableData>,
+}
+
+impl<'a, 'b> Tables<'a, 'b> {
+    pub(crate) fn new(contents: &Contents, each: Option<&'a mut EachTable<'b>>) -> Self {
+        // Grown bit by bit it would leave holes behind.
+        let room = match each {
+            Some(_) => 0,
+            None => contents.entries.len(),
+        };
+        Self {
+            each,
+            utf8: contents.utf8,
+            kept: Vec::with_capacity(room),
+        }
+    }
+
+    pub(crate) fn add(&mut self, table: Option<TableData>) {
+        let Some(mut table) = table else { return };
+        if !self.utf8 {
+            table.not_utf8();
+        }
+        self.kept.extend(match &mut self.each {
+            Some(each) => each(table),
+            None => Some(table),
+        });
+    }
 }
 
 impl Contents {

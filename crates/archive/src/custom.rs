@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 
 use crate::{
-    contents::Contents,
+    contents::{Contents, EachTable, Tables},
     data::{DataEntry, DataSink, LargeObjectSink},
     decode::{DecodeError, Decoder, Wrapping},
     error::ArchiveError,
@@ -38,13 +38,25 @@ pub fn check_custom(
     reader: impl Read,
     options: &CheckOptions<'_>,
 ) -> Result<ArchiveSummary, ArchiveError> {
+    check_custom_each(reader, options, None)
+}
+
+/// As [`check_custom`], where `each` takes the tables as they come: the summary holds those that it
+/// gives back.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub fn check_custom_each(
+    reader: impl Read,
+    options: &CheckOptions<'_>,
+    each: Option<&mut EachTable<'_>>,
+) -> Result<ArchiveSummary, ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the archive");
     let mut contents = Contents::read(&mut reader, ArchiveKind::Custom, options)?;
+    let mut tables = Tables::new(&contents, each);
     let summary = &mut contents.summary;
     let entries = &contents.entries;
-    // Grown bit by bit it would leave holes behind.
-    summary.tables.reserve_exact(entries.len());
-    let mut promised = promised(entries);
+    let mut promised = Promised::new(entries);
     let mut decoder = decoder(&reader, summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if large_objects {
@@ -63,11 +75,12 @@ pub fn check_custom(
         } else {
             let mut sink = DataSink::new(entry, options);
             read_pieces(&mut reader, &mut decoder, &mut |piece| sink.push(piece))?;
-            summary.tables.extend(sink.finish()?);
+            tables.add(sink.finish()?);
         }
     }
-    all_there(entries, &promised)?;
+    promised.all_there()?;
     summary.stored_bytes = reader.offset();
+    summary.tables = tables.kept;
     Ok(contents.finish())
 }
 
@@ -88,7 +101,7 @@ pub fn read_entry_data(
     let contents = Contents::read(&mut reader, ArchiveKind::Custom, &CheckOptions::default())?;
     contents.rows_of(dump_id)?;
     let entries = &contents.entries;
-    let mut promised = promised(entries);
+    let mut promised = Promised::new(entries);
     let mut decoder = decoder(&reader, contents.summary.header.compression)?;
     while let Some((entry, large_objects)) = begin_block(&mut reader, &mut promised)? {
         if entry.dump_id() == dump_id {
@@ -118,27 +131,54 @@ pub(crate) fn skip_pieces<R: Read>(reader: &mut ArchiveReader<R>) -> Result<(), 
     }
 }
 
-/// The entries that data must come for, by their number.
-pub(crate) fn promised(entries: &[DataEntry]) -> HashMap<i32, &DataEntry> {
-    let numbered = entries.iter().map(|entry| (entry.dump_id(), entry));
-    numbered.collect()
+/// The entries that data must come for.
+pub(crate) struct Promised<'a> {
+    /// In the order of the table of contents, which is that of the data as a rule.
+    left: &'a [DataEntry],
+    /// The same by their numbers, once the data came in another order.
+    by_number: Option<HashMap<i32, &'a DataEntry>>,
 }
 
-/// Refuses an archive that ended before all data was there, and names what is missing in the order
-/// of the table of contents.
-pub(crate) fn all_there(
-    entries: &[DataEntry],
-    promised: &HashMap<i32, &DataEntry>,
-) -> Result<(), ArchiveError> {
-    let missing: Vec<_> = entries
-        .iter()
-        .filter(|entry| promised.contains_key(&entry.dump_id()))
-        .map(DataEntry::describe)
-        .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(ArchiveError::DataMissing { missing })
+impl<'a> Promised<'a> {
+    pub(crate) fn new(entries: &'a [DataEntry]) -> Self {
+        Self {
+            left: entries,
+            by_number: None,
+        }
+    }
+
+    /// The entry of this number, once.
+    fn take(&mut self, dump_id: i32) -> Option<&'a DataEntry> {
+        let by_number = match &mut self.by_number {
+            Some(by_number) => by_number,
+            None => match self.left {
+                [next, left @ ..] if next.dump_id() == dump_id => {
+                    self.left = left;
+                    return Some(next);
+                }
+                left => {
+                    let numbered = left.iter().map(|entry| (entry.dump_id(), entry));
+                    self.by_number.insert(numbered.collect())
+                }
+            },
+        };
+        by_number.remove(&dump_id)
+    }
+
+    /// Refuses an archive that ended before all data was there, and names what is missing in the
+    /// order of the table of contents.
+    pub(crate) fn all_there(&self) -> Result<(), ArchiveError> {
+        let is_missing = |entry: &&DataEntry| match &self.by_number {
+            Some(by_number) => by_number.contains_key(&entry.dump_id()),
+            None => true,
+        };
+        let missing = self.left.iter().filter(is_missing);
+        let missing: Vec<_> = missing.map(DataEntry::describe).collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(ArchiveError::DataMissing { missing })
+        }
     }
 }
 
@@ -151,7 +191,7 @@ fn piece_length<R: Read>(reader: &mut ArchiveReader<R>) -> Result<u64, ArchiveEr
 /// file.
 pub(crate) fn begin_block<'a, R: Read>(
     reader: &mut ArchiveReader<R>,
-    promised: &mut HashMap<i32, &'a DataEntry>,
+    promised: &mut Promised<'a>,
 ) -> Result<Option<(&'a DataEntry, bool)>, ArchiveError> {
     let begin = reader.offset();
     let Some(kind) = reader.byte_or_end()? else {
@@ -161,7 +201,7 @@ pub(crate) fn begin_block<'a, R: Read>(
         return Err(reader.damaged(format!("a data block is of the unknown type {kind}")));
     }
     let dump_id = reader.int32("the number of a data block")?;
-    let Some(entry) = promised.remove(&dump_id) else {
+    let Some(entry) = promised.take(dump_id) else {
         return Err(reader.damaged(format!(
             "there is data for entry {dump_id}, which has none or had its data already"
         )));
@@ -235,5 +275,67 @@ pub(crate) fn located<R: Read>(reader: &ArchiveReader<R>, error: DecodeError) ->
             problem,
         },
         DecodeError::Output(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toc::{Section, TocEntry};
+
+    fn entry(dump_id: i32) -> DataEntry {
+        let entry = TocEntry {
+            dump_id,
+            table_oid: 0,
+            oid: 7,
+            has_data: true,
+            kind: "TABLE DATA".into(),
+            name: format!("t{dump_id}").into(),
+            schema: None,
+            tablespace: None,
+            access_method: None,
+            owner: None,
+            section: Section::Data,
+            definition: None,
+            copy_statement: None,
+            dependencies: Box::default(),
+            position: DataPosition::NotSet,
+            file_name: None,
+            lossy: false,
+        };
+        DataEntry::of(entry, false)
+    }
+
+    #[test]
+    fn each_entry_has_its_data_once_in_any_order() {
+        let entries: Vec<_> = [9, 2, 5, 4].map(entry).into();
+        for (order, missing) in [
+            (&[9, 2, 5, 4][..], &[][..]),
+            (&[4, 5, 2, 9], &[]),
+            (&[9, 4], &["t2", "t5"]),
+            (&[9], &["t2", "t5", "t4"]),
+            (&[], &["t9", "t2", "t5", "t4"]),
+        ] {
+            let mut promised = Promised::new(&entries);
+            for dump_id in order {
+                let taken = promised.take(*dump_id).map(DataEntry::dump_id);
+                assert_eq!(taken, Some(*dump_id), "{order:?}");
+            }
+            match promised.all_there() {
+                Ok(()) => assert!(missing.is_empty(), "{order:?}"),
+                Err(ArchiveError::DataMissing { missing: named }) => {
+                    assert_eq!(named.len(), missing.len(), "{named:?}");
+                    let mut both = named.iter().zip(missing);
+                    assert!(
+                        both.all(|(named, table)| named.contains(table)),
+                        "{named:?}"
+                    );
+                }
+                Err(other) => panic!("{other}"),
+            }
+            for dump_id in order.iter().chain(&[1]) {
+                assert!(promised.take(*dump_id).is_none(), "{order:?}");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 
 use crate::{
-    contents::Contents,
+    contents::{Contents, EachTable, Tables},
     custom::located,
     data::{DataSink, LargeObjectSink},
     decode::{Decoder, Wrapping},
@@ -37,10 +37,25 @@ const ENDINGS: [(&str, Compression); 4] = [
 /// [`ArchiveError`].
 pub fn check_directory(
     toc: impl Read,
-    mut open: impl FnMut(&str) -> io::Result<Box<dyn Read>>,
+    open: impl FnMut(&str) -> io::Result<Box<dyn Read>>,
     options: &CheckOptions<'_>,
 ) -> Result<ArchiveSummary, ArchiveError> {
+    check_directory_each(toc, open, options, None)
+}
+
+/// As [`check_directory`], where `each` takes the tables as they come: the summary holds those that
+/// it gives back.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub fn check_directory_each(
+    toc: impl Read,
+    mut open: impl FnMut(&str) -> io::Result<Box<dyn Read>>,
+    options: &CheckOptions<'_>,
+    each: Option<&mut EachTable<'_>>,
+) -> Result<ArchiveSummary, ArchiveError> {
     let mut contents = read_contents(toc, options)?;
+    let mut tables = Tables::new(&contents, each);
     let summary = &mut contents.summary;
     summary.files.push("toc.dat".to_owned());
     let mut missing = Vec::new();
@@ -76,11 +91,12 @@ pub fn check_directory(
             let mut sink = DataSink::new(entry, options);
             summary.stored_bytes += data.decode(&mut |piece| sink.push(piece))?;
             summary.files.push(data.name);
-            summary.tables.extend(sink.finish()?);
+            tables.add(sink.finish()?);
         } else {
             missing.push(format!("{} ({name})", entry.describe()));
         }
     }
+    summary.tables = tables.kept;
     if missing.is_empty() {
         Ok(contents.finish())
     } else {

@@ -34,9 +34,9 @@ mod write;
 pub use catalogue::{
     Catalogue, CatalogueDifference, CatalogueObject, DifferenceKind, read_catalogue,
 };
-pub use contents::summarize_contents;
-pub use custom::{check_custom, read_entry_data};
-pub use directory::{check_directory, read_directory_entry_data};
+pub use contents::{EachTable, summarize_contents};
+pub use custom::{check_custom, check_custom_each, read_entry_data};
+pub use directory::{check_directory, check_directory_each, read_directory_entry_data};
 pub use entries::{Entry, Iter as TocIter, TocEntries};
 pub use error::ArchiveError;
 pub use fingerprint::{Fingerprint, ItemHash, NoFingerprint, NoItemHash};

@@ -3,7 +3,7 @@
 //! A message never tears a progress bar: while bars are drawn they are lifted for the moment.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dbexec::EnvSnapshot;
@@ -12,6 +12,9 @@ use serde::Serialize;
 
 use crate::args::ColorArg;
 use crate::error::CommandError;
+
+/// Bytes of output that are written at once.
+const BUFFER: usize = 64 << 10;
 
 /// How and where to print.
 #[derive(Debug)]
@@ -67,28 +70,31 @@ impl Printer {
 
     /// A line of a result on standard output.
     pub(crate) fn result(&self, line: impl AsRef<str>) {
-        self.standard_output(harmless(line.as_ref()).as_bytes());
+        let line = harmless(line.as_ref());
+        self.standard_output(|out| out.write_all(line.as_bytes()));
     }
 
-    /// One JSON value on a line of standard output, flushed at once.
+    /// One JSON value on a line of standard output, flushed at once. A manifest of 100,000 tables is
+    /// 20 MB, which are never in memory as a whole.
     pub(crate) fn json_line<T: Serialize + ?Sized>(&self, value: &T) {
-        match serde_json::to_vec(value) {
-            Ok(bytes) => self.standard_output(&bytes),
-            Err(error) => {
-                self.failed.store(true, Ordering::Relaxed);
-                tracing::error!(%error, "a result could not be written as JSON");
-            }
-        }
+        self.standard_output(|out| {
+            serde_json::to_writer(out, value).map_err(|error| {
+                if !error.is_io() {
+                    tracing::error!(%error, "a result could not be written as JSON");
+                }
+                io::Error::from(error)
+            })
+        });
     }
 
-    fn standard_output(&self, bytes: &[u8]) {
-        let write = || {
-            let mut out = io::stdout().lock();
-            out.write_all(bytes)?;
+    fn standard_output(&self, line: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        let written = self.lifted(|| {
+            // Standard output itself would look for line breaks in every few bytes.
+            let mut out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
+            line(&mut out)?;
             out.write_all(b"\n")?;
             out.flush()
-        };
-        let written = self.lifted(write);
+        });
         // A reader that has seen enough (`| head`) is no failure of the command.
         if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
             self.failed.store(true, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::{
     contents::{Part, walk},
-    custom::{all_there, begin_block, decoder, promised, read_pieces, skip_pieces},
+    custom::{Promised, begin_block, decoder, read_pieces, skip_pieces},
     data::DataEntry,
     error::ArchiveError,
     header::ArchiveKind,
@@ -58,7 +58,7 @@ pub fn stream_custom(
     if !walked.utf8 {
         rows.values_mut().for_each(RowsEntry::not_utf8);
     }
-    let mut promised = promised(&entries);
+    let mut promised = Promised::new(&entries);
     let mut decoder = decoder(&reader, walked.summary.header.compression)?;
     while let Some((entry, objects)) = begin_block(&mut reader, &mut promised)? {
         if objects {
@@ -86,7 +86,7 @@ pub fn stream_custom(
             skip_pieces(&mut reader)?;
         }
     }
-    all_there(&entries, &promised)
+    promised.all_there()
 }
 
 /// Hands over a part of a large object; a decoder may come out with none.

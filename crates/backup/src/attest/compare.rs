@@ -4,18 +4,28 @@ use std::collections::BTreeMap;
 
 use archive::{ArchiveSummary, Fingerprint};
 
-use super::contents::{Contents, Held};
+use super::contents::Contents;
+use super::matched::Matched;
 use super::model::{Attestation, AttestedLargeObjects, AttestedTable, TableScope};
 
-/// What an archive holds otherwise than its attestation says.
-pub(crate) fn differences(attestation: &Attestation, mut contents: Contents) -> Vec<String> {
+/// What an archive holds otherwise than its attestation says. `matched`: the tables of which were
+/// taken while it was read.
+pub(crate) fn differences(
+    attestation: &Attestation,
+    mut contents: Contents,
+    matched: Option<&Matched>,
+) -> Vec<String> {
     let mut found = Vec::new();
     let mut held = contents.take_tables();
     // A name that cannot be read cannot be found either.
     let unnamed = matches!(contents, Contents::Script(_)) && held.any_lossy();
-    for table in &attestation.tables {
-        match held.remove(table.oid, &table.schema, &table.name) {
-            Some(held) => table_difference(table, &held, &mut found),
+    for (place, table) in attestation.tables.iter().enumerate() {
+        let read = matched.and_then(|matched| matched.at(place)).or_else(|| {
+            let held = held.remove(table.oid, &table.schema, &table.name)?;
+            Some((held.rows, held.fingerprint))
+        });
+        match read {
+            Some((rows, fingerprint)) => table_difference(table, rows, fingerprint, &mut found),
             None if unnamed || table.rows == 0 || table.scope == TableScope::Excluded => {}
             None => found.push(format!(
                 "table {}.{} is not in the archive, {} rows were attested",
@@ -41,8 +51,13 @@ pub(crate) fn differences(attestation: &Attestation, mut contents: Contents) -> 
     found
 }
 
-fn table_difference(table: &AttestedTable, held: &Held, found: &mut Vec<String>) {
-    let rows = held.rows.unwrap_or(0);
+fn table_difference(
+    table: &AttestedTable,
+    rows: Option<u64>,
+    fingerprint: Option<Fingerprint>,
+    found: &mut Vec<String>,
+) {
+    let rows = rows.unwrap_or(0);
     let what = format!("table {}.{}", table.schema, table.name);
     let unknown = table.scope == TableScope::Configuration && table.bytes.is_none();
     if rows != table.rows && !(unknown && rows > table.rows) {
@@ -52,7 +67,7 @@ fn table_difference(table: &AttestedTable, held: &Held, found: &mut Vec<String>)
         ));
         return;
     }
-    let (Some(attested), Some(now)) = (table.fingerprint, held.fingerprint) else {
+    let (Some(attested), Some(now)) = (table.fingerprint, fingerprint) else {
         return;
     };
     if attested != now {

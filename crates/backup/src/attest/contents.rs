@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use archive::{
-    ArchiveSummary, CatalogueDetail, CheckOptions, Fingerprint, Fingerprints, ItemHash, Name,
-    PlainSummary, TableData,
+    ArchiveSummary, CatalogueDetail, CheckOptions, EachTable, Fingerprint, Fingerprints, ItemHash,
+    Name, PlainSummary, TableData,
 };
 
 use super::budget::Chosen;
+use super::matched::Matched;
 use super::model::Attestation;
 
 /// Bytes of COPY's terminator and the line breaks after it, which belong to no row.
@@ -33,6 +34,8 @@ pub(crate) struct Wanted {
     /// By which hash.
     hash: ItemHash,
     catalogue: bool,
+    /// Takes the rows of tables while they are read.
+    matched: Option<Matched>,
 }
 
 impl Wanted {
@@ -43,6 +46,7 @@ impl Wanted {
             large_objects: chosen.large_objects,
             hash: ItemHash::default(),
             catalogue: true,
+            matched: None,
         }
     }
 
@@ -63,6 +67,16 @@ impl Wanted {
             large_objects,
             hash: attestation.row_hash,
             catalogue: attestation.catalogue.is_some(),
+            matched: None,
+        }
+    }
+
+    /// The same, where the tables of an attestation are taken as they come: [`Contents`] then holds
+    /// only others.
+    pub(crate) fn matching(self, matched: &Matched) -> Self {
+        Self {
+            matched: Some(matched.clone()),
+            ..self
         }
     }
 
@@ -70,6 +84,7 @@ impl Wanted {
     pub(crate) fn without_fingerprints(self) -> Self {
         Self {
             catalogue: self.catalogue,
+            matched: self.matched,
             ..Self::default()
         }
     }
@@ -87,6 +102,17 @@ impl Wanted {
     /// The hash of what is fingerprinted.
     pub(crate) fn hash(&self) -> ItemHash {
         self.hash
+    }
+
+    /// As [`Wanted::with`], with where the tables go.
+    pub(crate) fn read<R>(
+        &self,
+        read: impl FnOnce(&CheckOptions<'_>, Option<&mut EachTable<'_>>) -> R,
+    ) -> R {
+        self.with(|options| match &self.matched {
+            Some(matched) => read(options, Some(&mut |table| matched.take(table))),
+            None => read(options, None),
+        })
     }
 
     /// The same in the words of the archive's reader.

@@ -212,7 +212,7 @@ impl Run<'_> {
         archive: &ArchiveRecord,
     ) -> Result<(), BackupError> {
         let object = archive.files.first().map_or("", |file| &*file.name);
-        let problems: Vec<VerifyProblem> = differences(attestation, read)
+        let problems: Vec<VerifyProblem> = differences(attestation, read, None)
             .into_iter()
             .map(|problem| VerifyProblem {
                 object: object.to_owned(),

@@ -30,7 +30,7 @@ impl Structure {
         let (pieces, reader) = PieceReader::new();
         let thread = tokio::task::spawn_blocking(move || match along {
             Along::Custom(wanted) => wanted
-                .with(|options| archive::check_custom(reader, options))
+                .read(|options, each| archive::check_custom_each(reader, options, each))
                 .map(Contents::Archive),
             Along::Plain => archive::check_plain(reader).map(Contents::Script),
         });

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::decode::{Decode, Decoder};
 use super::directory;
 use super::pass::{Passed, pass};
-use crate::attest::{Contents, Wanted, differences};
+use crate::attest::{Contents, Matched, Wanted, differences};
 use crate::manifest::{ArchiveRecord, EngineRecord, StoredFile};
 use crate::requests::VerifyProblem;
 use crate::run::Progress;
@@ -85,12 +85,17 @@ pub(crate) async fn check_archives(
             // carries a checksum of those.
             wanted = wanted.without_fingerprints();
         }
+        let read = attestation.filter(|_| work.level >= VerifyLevel::Read);
+        let matched = read.map(Matched::new);
+        if let Some(matched) = &matched {
+            wanted = wanted.matching(matched);
+        }
         let contents = work
             .database(&database.name, &database.archive, wanted, sink)
             .await?;
         if let (Some(attestation), Some(contents)) = (attestation, contents) {
             let object = work.object_of(&database.name, &database.archive);
-            for difference in differences(attestation, contents) {
+            for difference in differences(attestation, contents, matched.as_ref()) {
                 work.checked.problem(&object, difference);
             }
         }

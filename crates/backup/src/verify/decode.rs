@@ -51,7 +51,7 @@ fn decode_all(decode: &Decode, reader: PieceReader) -> Result<Option<Contents>, 
     };
     match decode {
         Decode::Custom(wanted) => wanted
-            .with(|options| archive::check_custom(reader, options))
+            .read(|options, each| archive::check_custom_each(reader, options, each))
             .map(|summary| Some(Contents::Archive(summary)))
             .map_err(said),
         Decode::Plain => archive::check_plain(zstd(reader)?)

@@ -93,7 +93,9 @@ pub(crate) async fn decode(
     let mut decoder = tokio::task::spawn_blocking(move || {
         let toc = reading.open("toc.dat").map_err(|error| error.to_string())?;
         wanted
-            .with(|options| archive::check_directory(toc, |name| reading.open(name), options))
+            .read(|options, each| {
+                archive::check_directory_each(toc, |name| reading.open(name), options, each)
+            })
             .map(Contents::Archive)
             .map_err(|error| crate::run::chain(&error))
     });
