@@ -25,8 +25,8 @@ pub(crate) struct Contents {
 
 /// A part of a table of contents, right after it was read.
 pub(crate) enum Part<'a> {
-    /// Header and number of entries.
-    Header(&'a Header),
+    /// Header, and the number of entries as far as room is made for them.
+    Header(&'a Header, usize),
     /// An entry.
     Entry {
         /// The entry; its definition only for some kinds.
@@ -71,7 +71,7 @@ pub(crate) fn walk<R: Read>(
             problem: problem.to_owned(),
         });
     }
-    each(reader, Part::Header(&toc.header))?;
+    each(reader, Part::Header(&toc.header, toc.foreseen()))?;
     let mut walked = Walked {
         summary: ArchiveSummary::new(toc.header.clone()),
         encoding: None,
@@ -128,8 +128,12 @@ pub fn summarize_contents(
     options: &CheckOptions<'_>,
 ) -> Result<ArchiveSummary, ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the table of contents");
-    let contents = Contents::read(&mut reader, kind, options)?;
-    Ok(contents.finish())
+    let walked = walk(&mut reader, Some(kind), options, &mut |_, _| Ok(()))?;
+    let mut summary = walked.summary;
+    if !walked.utf8 {
+        summary.not_utf8();
+    }
+    Ok(summary)
 }
 
 /// Takes the rows of a table, or gives them back.
@@ -178,10 +182,12 @@ impl Contents {
     ) -> Result<Self, ArchiveError> {
         let mut entries = Vec::new();
         let walked = walk(reader, Some(kind), options, &mut |_, part| {
-            if let Part::Entry { entry, inherits } = part
-                && entry.has_data
-            {
-                entries.push(DataEntry::of(*entry, inherits));
+            match part {
+                Part::Header(_, foreseen) => entries.reserve(foreseen),
+                Part::Entry { entry, inherits } if entry.has_data => {
+                    entries.push(DataEntry::of(*entry, inherits));
+                }
+                Part::Entry { .. } => {}
             }
             Ok(())
         })?;

@@ -278,6 +278,17 @@ pub(crate) struct Packer {
 }
 
 impl Packer {
+    /// For about so many entries.
+    pub(crate) fn foreseeing(entries: usize) -> Self {
+        let mut packer = Self::default();
+        let packed = &mut packer.packed;
+        packed.records.reserve(entries);
+        packed.more.reserve(entries / 2);
+        packed.dependencies.reserve(entries * 2);
+        packed.texts.reserve(entries * 40);
+        packer
+    }
+
     /// Adds an entry. The caller sees to it that all texts together stay below 4 GiB.
     pub(crate) fn push(&mut self, entry: Entry<'_>) {
         let common = self.common(&entry);

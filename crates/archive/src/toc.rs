@@ -20,6 +20,9 @@ const NAME_LIMIT: u64 = 4 * 1024 * 1024;
 const DEFINITION_LIMIT: u64 = 64 * 1024 * 1024;
 /// Most bytes that [`read_toc`] keeps in memory for one archive.
 pub(crate) const TOC_LIMIT: u64 = 256 * 1024 * 1024;
+/// Entries for which room is made at once: what grows bit by bit leaves holes behind. A number in a
+/// damaged file may be anything.
+const FORESEEN: usize = 1 << 19;
 /// Kinds whose definitions name roles, extensions, tablespaces or settings, so that a restore's
 /// preflight needs their text. Definitions of other kinds are passed over, which keeps the
 /// memory for 100,000 tables small.
@@ -129,7 +132,7 @@ pub struct Toc {
 pub fn read_toc(reader: impl Read) -> Result<Toc, ArchiveError> {
     let mut reader = ArchiveReader::new(reader, "the table of contents");
     let mut toc = TocReader::begin(&mut reader)?;
-    let mut packer = Packer::default();
+    let mut packer = Packer::foreseeing(toc.foreseen());
     let mut utf8 = true;
     while let Some(mut entry) = toc.next_entry(&mut reader, keep_definition)? {
         if entry.kind == "CONSTRAINT" && !entry.view().is_exclusion() {
@@ -225,12 +228,19 @@ impl TocReader {
         if left < 0 {
             return Err(reader.damaged(format!("the number of entries is {left}")));
         }
-        Ok(Self {
+        let mut toc = Self {
             header,
             left,
             seen: HashSet::new(),
             names: SharedNames::default(),
-        })
+        };
+        toc.seen.reserve(toc.foreseen());
+        Ok(toc)
+    }
+
+    /// Entries to come, as far as room is made for them.
+    pub(crate) fn foreseen(&self) -> usize {
+        usize::try_from(self.left).unwrap_or(0).min(FORESEEN)
     }
 
     /// The next entry. `keep_definition` says for which kinds the definition is kept.

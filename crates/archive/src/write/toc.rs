@@ -113,7 +113,8 @@ pub fn copy_toc(
         Some(ArchiveKind::Custom),
         options,
         &mut |reader, part| match part {
-            Part::Header(read) => {
+            Part::Header(read, foreseen) => {
+                data.reserve(foreseen);
                 format.check(read.version)?;
                 if read.compression != Compression::None {
                     return Err(ArchiveError::Unsupported {

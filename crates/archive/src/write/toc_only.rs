@@ -46,7 +46,7 @@ pub fn toc_without_data(
         None,
         &CheckOptions::default(),
         &mut |reader, part| match part {
-            Part::Header(header) => {
+            Part::Header(header, _) => {
                 custom = header.kind == ArchiveKind::Custom;
                 writer.header(reader.take_copied(), header.version)
             }

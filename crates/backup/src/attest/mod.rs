@@ -23,4 +23,6 @@ pub(crate) use matched::Matched;
 pub(crate) use session::{Attested, Attesting};
 pub(crate) use settings::{ServerSetting, choose as choose_settings};
 pub(crate) use settle::{settle, settle_unread};
-pub(crate) use text::without_tables;
+pub(crate) use text::{
+    deserialize as own_name, shared::deserialize as shared_name, without_tables,
+};

@@ -13,7 +13,8 @@ pub(super) fn serialize<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::E
     to.serialize_str(name)
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
+/// A name that is its own.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
     String::deserialize(from).map(Name::from)
 }
 
@@ -24,9 +25,7 @@ pub(super) mod shared {
 
     pub(in super::super) use super::serialize;
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Name, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
         let name = String::deserialize(from)?;
         Ok(super::SCHEMA.with_borrow_mut(|last| last.share(&name)))
     }

@@ -1,13 +1,14 @@
 //! Counts the rows of every table and compares them with the archive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use archive::TableData;
+use archive::{Name, TableData};
 use dbexec::{ExecError, NativeError, NativeRoute, PgExecutor, query};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{parallel, psql};
+use super::{create::quoted, parallel, psql};
+use crate::attest::{own_name, shared_name};
 
 /// Tables that one run of psql counts, which takes as long to start as it takes to count hundreds of
 /// small ones.
@@ -21,16 +22,29 @@ enum Listed {
     LargeObjects { number: u64 },
 }
 
-/// A table and how it is counted.
+/// A table. Of 100,000 tables nothing is held that can be told again.
 #[derive(Debug, Deserialize)]
 struct Table {
-    schema: String,
-    name: String,
-    /// `SELECT count(*) …`, quoted by the server; `None` for a foreign table, whose rows are
-    /// elsewhere.
-    statement: Option<String>,
+    #[serde(deserialize_with = "shared_name")]
+    schema: Name,
+    #[serde(deserialize_with = "own_name")]
+    name: Name,
+    /// Whether its rows are elsewhere.
+    foreign: bool,
     /// Whether an extension made it: its rows are partly the extension's own.
     of_extension: bool,
+}
+
+impl Table {
+    fn key(&self) -> (&str, &str) {
+        (&self.schema, &self.name)
+    }
+
+    /// Counts the rows that are its own.
+    fn statement(&self) -> String {
+        let (schema, name) = (quoted(&self.schema), quoted(&self.name));
+        format!("SELECT count(*) FROM ONLY {schema}.{name};\n")
+    }
 }
 
 /// Rows after a restore.
@@ -40,13 +54,17 @@ pub(crate) struct Counts {
     pub(crate) rows: u64,
     /// Large objects.
     large_objects: u64,
-    /// Foreign tables.
-    foreign: BTreeSet<(String, String)>,
-    /// Rows by schema and table, with whether an extension made the table.
-    by_table: BTreeMap<(String, String), (u64, bool)>,
+    /// Each table with its rows, by schema and name; foreign tables have none.
+    by_table: Vec<(Table, u64)>,
 }
 
 impl Counts {
+    fn place(&self, key: (&str, &str)) -> Option<usize> {
+        let tables = self.by_table.as_slice();
+        let found = tables.binary_search_by(|(table, _)| table.key().cmp(&key));
+        found.ok()
+    }
+
     /// Where rows were counted in another way.
     pub(crate) fn of(tables: u64, rows: u64) -> Self {
         Self {
@@ -67,11 +85,11 @@ pub(crate) async fn count(
     cancel: &CancellationToken,
 ) -> Result<Counts, ExecError> {
     const SELECT: &str = "\
-SELECT 'large_objects' AS kind, NULL AS schema, NULL AS name, NULL AS statement, \
+SELECT 'large_objects' AS kind, NULL AS schema, NULL AS name, false AS foreign, \
   false AS of_extension, count(*) AS number FROM pg_catalog.pg_largeobject_metadata \
 UNION ALL \
 SELECT 'table', n.nspname, c.relname, \
-  CASE c.relkind WHEN 'r' THEN pg_catalog.format('SELECT count(*) FROM ONLY %I.%I', n.nspname, c.relname) END, \
+  c.relkind = 'f', \
   EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::regclass \
     AND d.objid = c.oid AND d.deptype = 'e'), NULL \
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
@@ -87,37 +105,39 @@ ORDER BY schema, name";
             Listed::LargeObjects { number } => large_objects = number,
         }
     }
-    let (tables, foreign): (Vec<_>, Vec<_>) = tables
-        .into_iter()
-        .partition(|table| table.statement.is_some());
+    // The order of a name in the server need not be the one here.
+    tables.sort_unstable_by(|a: &Table, b| a.key().cmp(&b.key()));
     let mut counts = Counts {
-        tables: tables.len() as u64,
         large_objects,
-        foreign: foreign
-            .into_iter()
-            .map(|table| (table.schema, table.name))
-            .collect(),
+        by_table: tables.into_iter().map(|table| (table, 0)).collect(),
         ..Counts::default()
     };
-    let (told, tables): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| {
-        !table.of_extension && known.contains_key(&(table.schema.clone(), table.name.clone()))
-    });
-    for table in told {
-        let key = (table.schema, table.name);
-        let rows = known.get(&key).copied().unwrap_or_default();
-        counts.rows += rows;
-        counts.by_table.insert(key, (rows, false));
-    }
-    let mut tables = tables.into_iter();
+    let mut left = counts
+        .by_table
+        .iter_mut()
+        .filter(|(table, _)| !table.foreign);
     loop {
-        // Taken out: of 100,000 tables nothing is held twice.
-        let batch: Vec<_> = tables.by_ref().take(BATCH).collect();
+        let mut batch = Vec::new();
+        for (table, rows) in left.by_ref() {
+            counts.tables += 1;
+            match told(known, table) {
+                Some(told) => {
+                    *rows = told;
+                    counts.rows += told;
+                }
+                None => batch.push((&*table, rows)),
+            }
+            if batch.len() == BATCH {
+                break;
+            }
+        }
         if batch.is_empty() {
             break;
         }
-        let numbers = match over_session(route, executor, database, &batch, cancel).await {
+        let statements: Vec<_> = batch.iter().map(|(table, _)| table.statement()).collect();
+        let numbers = match over_session(route, executor, database, &statements, cancel).await {
             Some(numbers) => numbers,
-            None => over_psql(executor, database, &batch, cancel).await?,
+            None => over_psql(executor, database, &statements, cancel).await?,
         };
         if numbers.len() != batch.len() {
             return Err(ExecError::Query {
@@ -126,13 +146,21 @@ ORDER BY schema, name";
                 message: format!("{} counts for {} tables", numbers.len(), batch.len()),
             });
         }
-        for (table, rows) in batch.into_iter().zip(numbers) {
-            counts.rows += rows;
-            let key = (table.schema, table.name);
-            counts.by_table.insert(key, (rows, table.of_extension));
+        for ((_, rows), number) in batch.into_iter().zip(numbers) {
+            *rows = number;
+            counts.rows += number;
         }
     }
     Ok(counts)
+}
+
+/// What the server said of a table while it was filled.
+fn told(known: &BTreeMap<(String, String), u64>, table: &Table) -> Option<u64> {
+    if known.is_empty() || table.of_extension {
+        return None;
+    }
+    let key = (table.schema.to_string(), table.name.to_string());
+    known.get(&key).copied()
 }
 
 /// Before the first count.
@@ -144,7 +172,7 @@ async fn over_session(
     route: Option<&NativeRoute>,
     executor: &dyn PgExecutor,
     database: &str,
-    tables: &[Table],
+    statements: &[String],
     cancel: &CancellationToken,
 ) -> Option<Vec<u64>> {
     let route = route?;
@@ -153,7 +181,7 @@ async fn over_session(
     let counting = async {
         session.batch(SETTINGS).await?;
         let mut numbers = Vec::new();
-        for statement in tables.iter().filter_map(|table| table.statement.as_deref()) {
+        for statement in statements {
             let answer = session.query(statement).await?;
             numbers.extend(parallel::number(&answer));
         }
@@ -185,14 +213,10 @@ async fn over_session(
 async fn over_psql(
     executor: &dyn PgExecutor,
     database: &str,
-    tables: &[Table],
+    statements: &[String],
     cancel: &CancellationToken,
 ) -> Result<Vec<u64>, ExecError> {
-    let statements = tables.iter().filter_map(|table| table.statement.as_deref());
-    let script: String = statements
-        .flat_map(|statement| [statement, ";\n"])
-        .collect();
-    let script = format!("SET row_security = off;\n{script}");
+    let script = format!("SET row_security = off;\n{}", statements.concat());
     let output = psql::run(executor, database, &script, cancel).await?;
     let numbers = output.lines().filter_map(|line| line.parse().ok());
     Ok(numbers.collect())
@@ -205,13 +229,20 @@ pub(crate) fn compare(
     large_objects: Option<u64>,
     counts: &Counts,
 ) -> Vec<String> {
-    let mut expected: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    // By the place of the table, where it is there.
+    let mut expected: Vec<Option<u64>> = vec![None; counts.by_table.len()];
+    let mut others: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for table in tables {
         // Names that could not be read as text cannot be looked up.
         if let (Some(rows), false) = (table.rows, table.lossy) {
-            *expected.entry((&table.schema, &table.name)).or_default() += rows;
+            let key: (&str, &str) = (&table.schema, &table.name);
+            match counts.place(key) {
+                Some(place) => *expected[place].get_or_insert(0) += rows,
+                None => *others.entry(key).or_default() += rows,
+            }
         }
     }
+    let there = || counts.by_table.iter().zip(&expected);
     // Tables whose names cannot be told are compared by the sum of their rows.
     let unnamed: Vec<u64> = tables
         .iter()
@@ -221,13 +252,9 @@ pub(crate) fn compare(
     let mut differences = Vec::new();
     if !unnamed.is_empty() {
         let wanted: u64 = unnamed.iter().sum();
-        let others = counts
-            .by_table
-            .iter()
-            .filter(|((schema, name), (_, extension))| {
-                !extension && !expected.contains_key(&(schema.as_str(), name.as_str()))
-            });
-        let found: u64 = others.map(|(_, (rows, _))| rows).sum();
+        let unknown =
+            there().filter(|((table, _), expected)| !table.of_extension && expected.is_none());
+        let found: u64 = unknown.map(|((_, rows), _)| rows).sum();
         if found != wanted {
             differences.push(format!(
                 "tables with names that are not ASCII have {found} rows, and the archive holds \
@@ -243,28 +270,29 @@ pub(crate) fn compare(
             counts.large_objects
         ));
     }
-    for ((schema, name), rows) in expected {
-        let key = (schema.to_owned(), name.to_owned());
-        match counts.by_table.get(&key) {
-            Some((found, of_extension)) => {
-                let enough = if *of_extension {
-                    *found >= rows
-                } else {
-                    *found == rows
-                };
-                if !enough {
-                    differences.push(format!(
-                        "table {schema}.{name} has {found} rows, and the archive holds {rows}"
-                    ));
-                }
-            }
-            // Partitioned roots hold no rows of their own.
-            None if rows == 0 || counts.foreign.contains(&key) => {}
-            None => differences.push(format!(
-                "table {schema}.{name} is not there as an ordinary table, and the archive holds \
-                 {rows} rows for it"
-            )),
+    for ((table, found), expected) in there() {
+        // Foreign tables hold their rows elsewhere.
+        let Some(rows) = expected.filter(|_| !table.foreign) else {
+            continue;
+        };
+        let enough = if table.of_extension {
+            *found >= rows
+        } else {
+            *found == rows
+        };
+        if !enough {
+            differences.push(format!(
+                "table {}.{} has {found} rows, and the archive holds {rows}",
+                table.schema, table.name
+            ));
         }
+    }
+    // Partitioned roots hold no rows of their own.
+    for ((schema, name), rows) in others.into_iter().filter(|(_, rows)| *rows > 0) {
+        differences.push(format!(
+            "table {schema}.{name} is not there as an ordinary table, and the archive holds {rows} \
+             rows for it"
+        ));
     }
     differences
 }
@@ -288,11 +316,22 @@ mod tests {
 
     #[test]
     fn lost_rows_are_seen_and_split_entries_are_summed() {
-        let mut counts = Counts::default();
-        let key = |name: &str| ("s".to_owned(), name.to_owned());
-        counts.by_table.insert(key("a"), (5, false));
-        counts.by_table.insert(key("x"), (5, true));
+        let table = |name: &str, foreign, of_extension| Table {
+            schema: "s".into(),
+            name: name.into(),
+            foreign,
+            of_extension,
+        };
+        let counts = Counts {
+            by_table: vec![
+                (table("a", false, false), 5),
+                (table("f", true, false), 0),
+                (table("x", false, true), 5),
+            ],
+            ..Counts::default()
+        };
         assert!(compare(&[data("a", 2), data("a", 3), data("x", 1)], None, &counts).is_empty());
+        assert!(compare(&[data("f", 7)], None, &counts).is_empty());
         assert_eq!(compare(&[data("a", 6)], None, &counts).len(), 1);
         assert_eq!(compare(&[data("a", 4)], None, &counts).len(), 1);
         assert_eq!(compare(&[data("x", 6)], None, &counts).len(), 1);
