@@ -33,6 +33,9 @@ struct Table {
     foreign: bool,
     /// Whether an extension made it: its rows are partly the extension's own.
     of_extension: bool,
+    /// Its rows, once they were counted.
+    #[serde(skip)]
+    rows: u64,
 }
 
 impl Table {
@@ -54,14 +57,15 @@ pub(crate) struct Counts {
     pub(crate) rows: u64,
     /// Large objects.
     large_objects: u64,
-    /// Each table with its rows, by schema and name; foreign tables have none.
-    by_table: Vec<(Table, u64)>,
+    /// Each table, by schema and name; foreign tables have no rows.
+    by_table: Vec<Table>,
 }
 
 impl Counts {
     fn place(&self, key: (&str, &str)) -> Option<usize> {
-        let tables = self.by_table.as_slice();
-        let found = tables.binary_search_by(|(table, _)| table.key().cmp(&key));
+        let found = self
+            .by_table
+            .binary_search_by(|table| table.key().cmp(&key));
         found.ok()
     }
 
@@ -97,35 +101,38 @@ WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' \
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' \
 ORDER BY schema, name";
     let mut large_objects = 0;
-    let mut tables = Vec::new();
     let name = "listing the tables";
-    for listed in query::rows_over(route, executor, database, name, SELECT, &[]).await? {
-        match listed {
-            Listed::Table(table) => tables.push(table),
-            Listed::LargeObjects { number } => large_objects = number,
-        }
-    }
-    // The order of a name in the server need not be the one here.
-    tables.sort_unstable_by(|a: &Table, b| a.key().cmp(&b.key()));
+    let listed: Vec<Listed> =
+        query::rows_over(route, executor, database, name, SELECT, &[]).await?;
+    // In the room of the list.
+    let mut by_table: Vec<Table> = listed
+        .into_iter()
+        .filter_map(|listed| match listed {
+            Listed::Table(table) => Some(table),
+            Listed::LargeObjects { number } => {
+                large_objects = number;
+                None
+            }
+        })
+        .collect();
+    // The order of names in the server need not be the one here.
+    by_table.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
     let mut counts = Counts {
         large_objects,
-        by_table: tables.into_iter().map(|table| (table, 0)).collect(),
+        by_table,
         ..Counts::default()
     };
-    let mut left = counts
-        .by_table
-        .iter_mut()
-        .filter(|(table, _)| !table.foreign);
+    let mut left = counts.by_table.iter_mut().filter(|table| !table.foreign);
     loop {
         let mut batch = Vec::new();
-        for (table, rows) in left.by_ref() {
+        for table in left.by_ref() {
             counts.tables += 1;
             match told(known, table) {
-                Some(told) => {
-                    *rows = told;
-                    counts.rows += told;
+                Some(rows) => {
+                    table.rows = rows;
+                    counts.rows += rows;
                 }
-                None => batch.push((&*table, rows)),
+                None => batch.push(table),
             }
             if batch.len() == BATCH {
                 break;
@@ -134,7 +141,7 @@ ORDER BY schema, name";
         if batch.is_empty() {
             break;
         }
-        let statements: Vec<_> = batch.iter().map(|(table, _)| table.statement()).collect();
+        let statements: Vec<_> = batch.iter().map(|table| table.statement()).collect();
         let numbers = match over_session(route, executor, database, &statements, cancel).await {
             Some(numbers) => numbers,
             None => over_psql(executor, database, &statements, cancel).await?,
@@ -146,9 +153,9 @@ ORDER BY schema, name";
                 message: format!("{} counts for {} tables", numbers.len(), batch.len()),
             });
         }
-        for ((_, rows), number) in batch.into_iter().zip(numbers) {
-            *rows = number;
-            counts.rows += number;
+        for (table, rows) in batch.into_iter().zip(numbers) {
+            table.rows = rows;
+            counts.rows += rows;
         }
     }
     Ok(counts)
@@ -252,9 +259,8 @@ pub(crate) fn compare(
     let mut differences = Vec::new();
     if !unnamed.is_empty() {
         let wanted: u64 = unnamed.iter().sum();
-        let unknown =
-            there().filter(|((table, _), expected)| !table.of_extension && expected.is_none());
-        let found: u64 = unknown.map(|((_, rows), _)| rows).sum();
+        let unknown = there().filter(|(table, expected)| !table.of_extension && expected.is_none());
+        let found: u64 = unknown.map(|(table, _)| table.rows).sum();
         if found != wanted {
             differences.push(format!(
                 "tables with names that are not ASCII have {found} rows, and the archive holds \
@@ -270,20 +276,20 @@ pub(crate) fn compare(
             counts.large_objects
         ));
     }
-    for ((table, found), expected) in there() {
+    for (table, expected) in there() {
         // Foreign tables hold their rows elsewhere.
         let Some(rows) = expected.filter(|_| !table.foreign) else {
             continue;
         };
         let enough = if table.of_extension {
-            *found >= rows
+            table.rows >= rows
         } else {
-            *found == rows
+            table.rows == rows
         };
         if !enough {
             differences.push(format!(
-                "table {}.{} has {found} rows, and the archive holds {rows}",
-                table.schema, table.name
+                "table {}.{} has {} rows, and the archive holds {rows}",
+                table.schema, table.name, table.rows
             ));
         }
     }
@@ -316,17 +322,18 @@ mod tests {
 
     #[test]
     fn lost_rows_are_seen_and_split_entries_are_summed() {
-        let table = |name: &str, foreign, of_extension| Table {
+        let table = |name: &str, foreign, of_extension, rows| Table {
             schema: "s".into(),
             name: name.into(),
             foreign,
             of_extension,
+            rows,
         };
         let counts = Counts {
             by_table: vec![
-                (table("a", false, false), 5),
-                (table("f", true, false), 0),
-                (table("x", false, true), 5),
+                table("a", false, false, 5),
+                table("f", true, false, 0),
+                table("x", false, true, 5),
             ],
             ..Counts::default()
         };
