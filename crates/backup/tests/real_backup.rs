@@ -305,8 +305,7 @@ async fn bar_08_27_locks_interrupts_and_what_stays_behind() {
         result.unwrap_err(),
         BackupError::Interrupted { .. }
     ));
-    // Much sooner than the wait for the lock would end.
-    assert!(cancelled.elapsed() < Duration::from_secs(15));
+    assert!(cancelled.elapsed() < Duration::from_secs(5));
     assert_eq!(container.pgstow_sessions().unwrap(), 0);
     assert!(home.files().is_empty());
 
