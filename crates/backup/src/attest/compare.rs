@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use archive::{ArchiveSummary, Fingerprint};
 
 use super::contents::Contents;
-use super::matched::Matched;
+use super::matched::{Matched, Read};
 use super::model::{Attestation, AttestedLargeObjects, AttestedTable, TableScope};
 
 /// What an archive holds otherwise than its attestation says. `matched`: the tables of which were
@@ -22,10 +22,13 @@ pub(crate) fn differences(
     for (place, table) in attestation.tables.iter().enumerate() {
         let read = matched.and_then(|matched| matched.at(place)).or_else(|| {
             let held = held.remove(table.oid, &table.schema, &table.name)?;
-            Some((held.rows, held.fingerprint))
+            Some(Read {
+                rows: held.rows,
+                fingerprint: held.fingerprint,
+            })
         });
         match read {
-            Some((rows, fingerprint)) => table_difference(table, rows, fingerprint, &mut found),
+            Some(read) => table_difference(table, read, &mut found),
             None if unnamed || table.rows == 0 || table.scope == TableScope::Excluded => {}
             None => found.push(format!(
                 "table {}.{} is not in the archive, {} rows were attested",
@@ -51,13 +54,8 @@ pub(crate) fn differences(
     found
 }
 
-fn table_difference(
-    table: &AttestedTable,
-    rows: Option<u64>,
-    fingerprint: Option<Fingerprint>,
-    found: &mut Vec<String>,
-) {
-    let rows = rows.unwrap_or(0);
+fn table_difference(table: &AttestedTable, read: Read, found: &mut Vec<String>) {
+    let rows = read.rows.unwrap_or(0);
     let what = format!("table {}.{}", table.schema, table.name);
     let unknown = table.scope == TableScope::Configuration && table.bytes.is_none();
     if rows != table.rows && !(unknown && rows > table.rows) {
@@ -67,7 +65,7 @@ fn table_difference(
         ));
         return;
     }
-    let (Some(attested), Some(now)) = (table.fingerprint, fingerprint) else {
+    let (Some(attested), Some(now)) = (table.fingerprint, read.fingerprint) else {
         return;
     };
     if attested != now {

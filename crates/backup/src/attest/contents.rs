@@ -247,15 +247,20 @@ impl Held {
     }
 
     fn add(&mut self, other: &Self) {
-        let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
         self.rows = sum(self.rows, other.rows);
         self.bytes = sum(self.bytes, other.bytes);
-        self.fingerprint = match (self.fingerprint, other.fingerprint) {
-            (Some(mut own), Some(other)) => {
-                own.merge(other);
-                Some(own)
-            }
-            _ => None,
-        };
+        self.fingerprint = merged(self.fingerprint, other.fingerprint);
     }
+}
+
+/// Of two entries of one table, where both are known.
+pub(super) fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    Some(a?.saturating_add(b?))
+}
+
+/// As [`sum`].
+pub(super) fn merged(a: Option<Fingerprint>, b: Option<Fingerprint>) -> Option<Fingerprint> {
+    let mut all = a?;
+    all.merge(b?);
+    Some(all)
 }

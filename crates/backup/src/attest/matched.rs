@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::{Fingerprint, TableData};
 
+use super::contents::{merged, sum};
 use super::model::Attestation;
 
 /// What was found of each attested table so far. Shared with the thread that reads.
@@ -15,19 +16,16 @@ pub(crate) struct Matched(Arc<Mutex<Found>>);
 struct Found {
     /// Oid and place in the attestation, by oid.
     places: Vec<(u32, u32)>,
-    /// By place.
-    rows: Vec<Rows>,
-    /// By place.
-    fingerprints: Vec<Option<Fingerprint>>,
+    /// By place; `None` where nothing of the table was read.
+    tables: Vec<Option<Read>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Rows {
-    /// Nothing of the table was read.
-    Missing,
-    Counted(u64),
-    /// Rows that are no COPY text.
-    Uncounted,
+/// What was read of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// `None` for rows that are no COPY text.
+    pub(crate) rows: Option<u64>,
+    pub(crate) fingerprint: Option<Fingerprint>,
 }
 
 impl Matched {
@@ -39,8 +37,7 @@ impl Matched {
         places.sort_unstable();
         Self(Arc::new(Mutex::new(Found {
             places,
-            rows: vec![Rows::Missing; tables.len()],
-            fingerprints: vec![None; tables.len()],
+            tables: vec![None; tables.len()],
         })))
     }
 
@@ -53,38 +50,22 @@ impl Matched {
             .binary_search_by_key(&table.oid, |(oid, _)| *oid);
         let Ok(at) = at else { return Some(table) };
         let place = found.places[at].1 as usize;
-        let counted = table.rows.map_or(Rows::Uncounted, Rows::Counted);
-        let (rows, fingerprint) = match found.rows[place] {
-            Rows::Missing => (counted, table.fingerprint),
-            before => (
-                match (before, counted) {
-                    (Rows::Counted(a), Rows::Counted(b)) => Rows::Counted(a.saturating_add(b)),
-                    _ => Rows::Uncounted,
-                },
-                match (found.fingerprints[place], table.fingerprint) {
-                    (Some(mut all), Some(more)) => {
-                        all.merge(more);
-                        Some(all)
-                    }
-                    _ => None,
-                },
-            ),
+        let now = Read {
+            rows: table.rows,
+            fingerprint: table.fingerprint,
         };
-        found.rows[place] = rows;
-        found.fingerprints[place] = fingerprint;
+        let all = found.tables[place].map_or(now, |before| Read {
+            rows: sum(before.rows, now.rows),
+            fingerprint: merged(before.fingerprint, now.fingerprint),
+        });
+        found.tables[place] = Some(all);
         None
     }
 
-    /// Rows, where they could be counted, and fingerprint of the table at a place of the attestation;
-    /// `None` where nothing of it was read.
-    pub(crate) fn at(&self, place: usize) -> Option<(Option<u64>, Option<Fingerprint>)> {
+    /// What was read of the table at a place of the attestation.
+    pub(crate) fn at(&self, place: usize) -> Option<Read> {
         let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fingerprint = found.fingerprints.get(place).copied().flatten();
-        match found.rows.get(place)? {
-            Rows::Missing => None,
-            Rows::Counted(rows) => Some((Some(*rows), fingerprint)),
-            Rows::Uncounted => Some((None, fingerprint)),
-        }
+        found.tables.get(place).copied().flatten()
     }
 }
 
@@ -92,7 +73,7 @@ impl Matched {
 mod tests {
     use archive::{Fingerprint, ItemHash, TableData};
 
-    use super::Matched;
+    use super::{Matched, Read};
     use crate::attest::{Attestation, AttestedTable, TableScope};
 
     fn attested(oid: u32) -> AttestedTable {
@@ -143,12 +124,16 @@ mod tests {
         for other in [read(4, Some(1), &[]), read(0, Some(1), &[])] {
             assert_eq!(matched.take(other.clone()), Some(other));
         }
-        let all = read(3, Some(3), &[b"a", b"b", b"d"]);
-        assert_eq!(matched.at(2), Some((Some(3), all.fingerprint)));
-        let one = read(7, Some(1), &[b"c"]);
-        assert_eq!(matched.at(0), Some((Some(1), one.fingerprint)));
+        let of = |table: TableData| {
+            Some(Read {
+                rows: table.rows,
+                fingerprint: table.fingerprint,
+            })
+        };
+        assert_eq!(matched.at(2), of(read(3, Some(3), &[b"a", b"b", b"d"])));
+        assert_eq!(matched.at(0), of(read(7, Some(1), &[b"c"])));
         assert_eq!(matched.at(1), None);
-        assert_eq!(matched.at(3).unwrap().0, None);
+        assert_eq!(matched.at(3).unwrap().rows, None);
         assert_eq!(matched.at(4), None);
     }
 }
