@@ -361,7 +361,7 @@ async fn bar_28_too_little_shared_memory_for_statistics_is_refused() {
     let (problem, remedy) = refused(&live, &file_as(&file, "copy")).await;
     assert!(problem.contains("statistics"), "{problem}");
     assert!(
-        problem.contains("1 MB are free in its /dev/shm"),
+        problem.contains("1.0 MB are free in its /dev/shm"),
         "{problem}"
     );
     assert!(remedy.contains("--shm-size=128m"), "{remedy}");

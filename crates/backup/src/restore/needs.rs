@@ -249,7 +249,7 @@ pub(super) fn locks(inputs: &Inputs<'_>, refusals: &mut Refusals) {
 }
 
 /// Bytes for people.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: &[&str] = &["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} bytes");

@@ -6,6 +6,7 @@
 use archive::Toc;
 use dbexec::PgExecutor;
 
+use super::needs::bytes;
 use super::preflight::{Inputs, Refusals};
 use super::target::Target;
 
@@ -58,19 +59,18 @@ pub(super) fn room(inputs: &Inputs<'_>, refusals: &mut Refusals) {
     if needed <= *free {
         return;
     }
-    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
     refusals.add(
         format!(
             "the server keeps statistics of every table and index in shared memory, those of the \
-             restore may take {} MB, and {} MB are free in its {DIRECTORY}: without room PostgreSQL \
+             restore may take {}, and {} are free in its {DIRECTORY}: without room PostgreSQL \
              crashes, with every session on it",
-            megabytes(needed),
-            free / 1_000_000
+            bytes(needed),
+            bytes(*free)
         ),
         format!(
             "give the server's container more shared memory (docker run --shm-size={}m, shm_size in \
              a compose file; it has to be made anew on the same volume), or restore to another server",
-            (2 * megabytes(needed) + 64).next_multiple_of(64)
+            (2 * needed.div_ceil(1_000_000) + 64).next_multiple_of(64)
         ),
     );
 }
