@@ -61,6 +61,15 @@ pub enum BackupError {
         /// What happened, with the server's own words.
         reason: String,
     },
+    /// The server found no room in a file system, that of its shared memory too, while it read. To
+    /// read again is no way out. Nothing of the run is left.
+    #[error("dumping database {database:?}: the server has no room: {reason}")]
+    ServerFull {
+        /// Which.
+        database: String,
+        /// What happened, with the server's own words.
+        reason: String,
+    },
     /// The dump ended well but what it wrote is not an archive, or not all of one.
     #[error("the archive of {subject} is not complete: {problem}")]
     ArchiveIncomplete {
@@ -223,6 +232,7 @@ impl BackupError {
             Self::RightsMissing { .. } => codes::RIGHTS_MISSING,
             Self::Preflight { .. }
             | Self::EngineFailed { .. }
+            | Self::ServerFull { .. }
             | Self::ArchiveIncomplete { .. }
             | Self::File { .. } => codes::BACKUP_FAILED,
             Self::AttestationFailed { .. } => codes::ATTESTATION_FAILED,

@@ -29,7 +29,9 @@ pub mod restore;
 mod run;
 mod script;
 mod state;
+mod statistics;
 mod stream;
+mod units;
 mod verify;
 
 pub use engine::parallel_refusal;

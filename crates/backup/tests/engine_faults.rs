@@ -270,6 +270,32 @@ async fn a_lost_session_leads_to_stock() {
     scene.nothing_stays();
 }
 
+/// A server that finds no room in a file system while it reads (the condition of an extension's table
+/// stands for it) is not asked once more, neither by a mover nor by pg_dump.
+#[tokio::test(flavor = "multi_thread")]
+async fn bar_28_a_server_without_room_is_not_read_again() {
+    let scene = Scene::new();
+    let full = "create extension stowtest;
+        create function full_disk() returns bool language plpgsql as
+        $$ begin raise 'could not resize shared memory' using errcode = '53100'; end $$;
+        update pg_extension set extcondition = array['where public.full_disk()']
+        where extname = 'stowtest'";
+    scene.container.psql("shop", full).unwrap();
+    let before = scene.home.files();
+    let options = options(EngineChoice::Auto);
+    let repo = &scene.home.repo;
+    let result = scene.run(repo, &options, &CancellationToken::new()).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error, BackupError::ServerFull { .. }), "{error:?}");
+    assert!(error.to_string().contains("could not resize"), "{error}");
+    let told = scene.home.events.text();
+    assert!(!told.contains("gave up"), "{told}");
+    let asked = scene.container.logs();
+    assert_eq!(asked.matches("could not resize").count(), 1, "{asked}");
+    assert_eq!(scene.home.files(), before);
+    scene.nothing_stays();
+}
+
 /// Ends the session that leads as soon as it waits for a lock.
 const END_THE_LEADER: &str = "do $$ begin
  while not exists (select from pg_stat_activity

@@ -171,6 +171,11 @@ fn own_hints(error: &BackupError) -> Vec<String> {
             "run it with --engine auto, which goes on with pg_dump alone, or --engine stock"
                 .to_owned(),
         ],
+        BackupError::ServerFull { .. } => vec![
+            "look for what is full where the server runs: `df -h` inside its container; a /dev/shm \
+             of 64 MB grows with docker run --shm-size, or shm_size in a compose file"
+                .to_owned(),
+        ],
         BackupError::RestoreFailed { source, .. }
         | BackupError::RestoreNeedsAttention { source, .. }
         | BackupError::Sandbox { source, .. } => own_hints(source),

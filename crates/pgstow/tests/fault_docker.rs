@@ -219,6 +219,43 @@ fn bar_28_a_full_shared_memory_of_the_container_stops_no_dump() {
     assert_eq!(backups(&cli).len(), 2);
 }
 
+/// A server has statistics of a table from its first use on, and none after a crash: a dump uses every
+/// table. Where /dev/shm is full by then, a server was seen to crash.
+#[test]
+fn bar_28_a_dump_that_shared_memory_has_no_room_for_is_refused() {
+    let container = PgContainer::builder(17)
+        .option(&["--shm-size", "8m"])
+        .args(&["-c", "max_locks_per_transaction=256"])
+        .start()
+        .unwrap();
+    let make = "do $$ begin for i in 1..5000 loop \
+                execute format('create table t%s (id int)', i); end loop; end $$; checkpoint";
+    let _ = container.psql("postgres", make).unwrap();
+    container.engine("kill").unwrap();
+    container.engine("start").unwrap();
+    container.wait().unwrap();
+    let fill_up = [
+        "sh",
+        "-c",
+        "cat /dev/zero > /dev/shm/full 2> /dev/null; true",
+    ];
+    container.exec(&fill_up).unwrap();
+    let (cli, target) = (cli(), container.target());
+    for engine in ["stock", "auto"] {
+        let refused = cli.run(&["backup", &target, "--engine", engine]).expect(42);
+        for words in ["5000 of them", "0 bytes are free", "--shm-size=128m"] {
+            assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+        }
+    }
+    assert_eq!(backups(&cli), Vec::<String>::new());
+    // With room it is no refusal, and once they are there neither.
+    container.exec(&["rm", "/dev/shm/full"]).unwrap();
+    let _ = cli.run(&["backup", &target]).expect(0);
+    container.exec(&fill_up).unwrap();
+    let _ = cli.run(&["backup", &target]).expect(0);
+    assert_eq!(backups(&cli).len(), 2);
+}
+
 #[test]
 fn bar_07_a_killed_pg_dump_is_a_failed_run_that_names_the_signal() {
     let container = PgContainer::start(15).unwrap();

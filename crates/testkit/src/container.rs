@@ -231,13 +231,23 @@ impl PgContainer {
             .map_err(|_| format!("{count:?} is no count"))
     }
 
-    /// Log of the container.
+    /// The last lines of the container's log: what it wrote to either stream.
     #[must_use]
     pub fn logs(&self) -> String {
-        docker(&["logs", "--tail", "50", &self.id]).unwrap_or_else(|error| error)
+        let args = ["logs", "--tail", "50", &self.id];
+        match std::process::Command::new("docker").args(args).output() {
+            Ok(output) => [output.stdout, output.stderr]
+                .map(|text| String::from_utf8_lossy(&text).into_owned())
+                .concat(),
+            Err(error) => format!("docker cannot be started: {error}"),
+        }
     }
 
-    fn wait(&self) -> Result<(), String> {
+    /// Waits until the server answers, after the container was started once more.
+    ///
+    /// # Errors
+    /// When it does not within 90 s.
+    pub fn wait(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(90);
         let port = self.port.to_string();
         loop {

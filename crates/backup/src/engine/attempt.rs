@@ -268,10 +268,7 @@ impl<'a> Attempt<'a> {
                 while self.crew.join_next().await.is_some() {}
                 let window_peak = shared.board.peak() as u64;
                 tracing::debug!(window_peak, "bytes of finished units that waited at most");
-                match shared.failure() {
-                    None => Ok(emitted),
-                    Some(reason) => Err(Failure::Stock(reason)),
-                }
+                shared.failure().map_or(Ok(emitted), Err)
             }
             Err(failure) => Err(failure),
         }

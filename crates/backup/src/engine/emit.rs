@@ -389,10 +389,9 @@ impl Emitter<'_, '_, '_> {
             match waited {
                 Ok(Ok(part)) => return Ok(part),
                 Ok(Err(_stopped)) => {
-                    let reason = self.shared.failure();
-                    return Err(Failure::Stock(
-                        reason.unwrap_or_else(|| "the work was given up".to_owned()),
-                    ));
+                    let failure = self.shared.failure();
+                    return Err(failure
+                        .unwrap_or_else(|| Failure::Stock("the work was given up".to_owned())));
                 }
                 Err(_elapsed) => tokio::select! {
                     biased;

@@ -7,9 +7,11 @@ use archive::UsedEncoder;
 use dbexec::{NativeError, NativeRoute, NativeSession};
 
 use super::board::{Board, Part, Stopped};
+use super::emit::Failure;
 use super::encode::UnitWork;
 use super::plan::Plan;
 use super::settings;
+use crate::BackupError;
 
 /// Bytes that are read before they are compressed, which must not hold up the other tasks for long:
 /// half a millisecond with zstd, two or three with gzip.
@@ -18,6 +20,9 @@ const PIECE: usize = 256 << 10;
 const MESSAGE: usize = 16 << 10;
 /// SQLSTATE of a lock that somebody else holds.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// SQLSTATE of a server that finds no room in a file system, that of its shared memory too. Whoever
+/// reads the table next meets the same, and each session that does may take the server with it.
+const DISK_FULL: &str = "53100";
 /// Tables whose locks a session keeps at once at most. A table, its rows out of line and their index
 /// are three locks, of which a session has 16 that take no room in the table of locks.
 const HELD: u32 = 4;
@@ -39,7 +44,24 @@ pub(crate) struct Shared {
     /// Bytes that were read and not yet told.
     moved: AtomicU64,
     /// Why the work was given up.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<GaveUp>>,
+}
+
+/// Why the work was given up.
+#[derive(Clone)]
+pub(crate) struct GaveUp {
+    reason: String,
+    /// Whether pg_dump could not do it either.
+    for_all: bool,
+}
+
+impl From<String> for GaveUp {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            for_all: false,
+        }
+    }
 }
 
 impl Shared {
@@ -64,9 +86,9 @@ impl Shared {
     }
 
     /// Gives the work up; the first reason stays.
-    pub(crate) fn fail(&self, reason: String) {
+    fn fail(&self, why: GaveUp) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(reason);
+        failure.get_or_insert(why);
         drop(failure);
         self.board.stop();
     }
@@ -77,11 +99,17 @@ impl Shared {
     }
 
     /// Why the work was given up.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let GaveUp { reason, for_all } = failure.clone()?;
+        Some(if for_all {
+            Failure::Run(BackupError::ServerFull {
+                database: self.database.clone(),
+                reason,
+            })
+        } else {
+            Failure::Stock(reason)
+        })
     }
 
     /// Bytes that were read since the last time.
@@ -218,11 +246,12 @@ struct Alarm<'a>(&'a Shared);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
-        self.0.fail("a mover ended without a word".to_owned());
+        self.0
+            .fail("a mover ended without a word".to_owned().into());
     }
 }
 
-async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
+async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), GaveUp> {
     let mut session = shared
         .open(number)
         .await
@@ -233,8 +262,10 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
         loop {
             let (error, untouched) = match copy(&mut session, shared, &mut room, unit, true).await {
                 Ok(()) => break,
-                Err(NotCopied::Stopped) => return Err("the work was given up".to_owned()),
-                Err(NotCopied::Failed(reason)) => return Err(reason),
+                Err(NotCopied::Stopped) => {
+                    return Err("the work was given up".to_owned().into());
+                }
+                Err(NotCopied::Failed(reason)) => return Err(reason.into()),
                 Err(NotCopied::Server { error, untouched }) => (error, untouched),
             };
             if untouched && error.sqlstate() == Some(LOCK_NOT_AVAILABLE) {
@@ -246,8 +277,12 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
                 break;
             }
             let words = format!("reading {}: {}", name(shared, unit), error.in_words());
-            if !untouched || std::mem::replace(&mut again, true) {
-                return Err(words);
+            let full = error.sqlstate() == Some(DISK_FULL);
+            if full || !untouched || std::mem::replace(&mut again, true) {
+                return Err(GaveUp {
+                    reason: words,
+                    for_all: full,
+                });
             }
             tracing::warn!(%words, "the unit is read again in a new session");
             session = shared
@@ -265,15 +300,16 @@ async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), String> {
 pub(crate) async fn lead(shared: &Arc<Shared>, session: &mut NativeSession) {
     let mut room = Room::new();
     while let Some(unit) = shared.board.turn().await {
-        let reason = match copy(session, shared, &mut room, unit, false).await {
+        let why = match copy(session, shared, &mut room, unit, false).await {
             Ok(()) => continue,
             Err(NotCopied::Stopped) => return,
-            Err(NotCopied::Failed(reason)) => reason,
-            Err(NotCopied::Server { error, .. }) => {
-                format!("reading {}: {}", name(shared, unit), error.in_words())
-            }
+            Err(NotCopied::Failed(reason)) => reason.into(),
+            Err(NotCopied::Server { error, .. }) => GaveUp {
+                reason: format!("reading {}: {}", name(shared, unit), error.in_words()),
+                for_all: error.sqlstate() == Some(DISK_FULL),
+            },
         };
-        return shared.fail(reason);
+        return shared.fail(why);
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     source::SourceFormat,
 };
 use crate::RestorePlace;
+use crate::units::bytes;
 
 /// A restored database is expected to take at most this much of the source's size, in percent:
 /// indexes are built anew and smaller, sorting them takes space for a while.
@@ -248,41 +249,7 @@ pub(super) fn locks(inputs: &Inputs<'_>, refusals: &mut Refusals) {
     }
 }
 
-/// Bytes for people.
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: &[&str] = &["kB", "MB", "GB", "TB", "PB"];
-    if count < 1000 {
-        return format!("{count} bytes");
-    }
-    let mut tenths = count / 100;
-    let mut unit = 0;
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 fn names(roles: &BTreeSet<String>) -> String {
     let names: Vec<_> = roles.iter().map(|role| quoted(role)).collect();
     names.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn bytes_for_people() {
-        for (count, text) in [
-            (0, "0 bytes"),
-            (999, "999 bytes"),
-            (1000, "1.0 kB"),
-            (1_234_567, "1.2 MB"),
-            (999_999, "999.9 kB"),
-            (20_000_000_000, "20.0 GB"),
-        ] {
-            assert_eq!(bytes(count), text);
-        }
-    }
 }

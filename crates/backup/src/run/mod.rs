@@ -6,6 +6,7 @@ mod database;
 mod directory;
 mod dump;
 mod globals;
+mod needs;
 mod parallel;
 mod patterns;
 mod preflight;

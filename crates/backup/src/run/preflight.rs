@@ -9,7 +9,7 @@ use dbexec::{NativeRoute, PgExecutor, PgProgram};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::queries::{self, DatabaseFacts, InsideFacts};
-use super::{parallel, patterns};
+use super::{needs, parallel, patterns};
 use crate::{
     BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, EventSink, Repository,
     attest, records, restore,
@@ -143,7 +143,7 @@ pub(crate) async fn preflight(
         &half_done,
         &mut warnings,
     )?;
-    check_connect(&chosen, &executor.context().creds.user)?;
+    needs::connect(&chosen, &executor.context().creds.user)?;
 
     let names: Vec<String> = chosen.iter().map(|one| one.name.clone()).collect();
     let together = executor.settings().max_connections.max(1) as usize;
@@ -181,15 +181,18 @@ pub(crate) async fn preflight(
         database.size_bytes = sizes.get(&database.name).copied().or(database.size_bytes);
     }
     for (database, inside) in &databases {
-        check_rights(database, inside)?;
-        check_locks(
-            database,
+        needs::rights(&database.name, inside)?;
+        needs::locks(
+            &database.name,
             inside,
             server.lock_capacity,
             server.locks_per_transaction,
         )?;
     }
-    check_space(repo, &databases, &mut warnings).await?;
+    needs::space(repo, &databases, &mut warnings).await?;
+    if server.tells_of_statistics {
+        needs::statistics(route, executor.as_ref(), &databases).await?;
+    }
     parallel::refuse(executor, options, &databases).await?;
     let compression = Compression::of(&pg_dump);
     sink.emit(BackupEvent::Chosen {
@@ -300,92 +303,6 @@ fn choose(
     Ok(chosen)
 }
 
-fn check_connect(chosen: &[DatabaseFacts], user: &str) -> Result<(), BackupError> {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    match chosen.iter().find(|database| !database.may_connect) {
-        None => Ok(()),
-        Some(database) => Err(BackupError::RightsMissing {
-            database: database.name.clone(),
-            missing: vec!["the right to connect".to_owned()],
-            grants: vec![format!(
-                "GRANT CONNECT ON DATABASE {} TO {}",
-                quoted(&database.name),
-                quoted(user)
-            )],
-        }),
-    }
-}
-
-fn check_rights(database: &DatabaseFacts, inside: &InsideFacts) -> Result<(), BackupError> {
-    if inside.missing_count == 0 {
-        return Ok(());
-    }
-    let mut missing: Vec<_> = inside.missing.iter().map(|m| m.object.clone()).collect();
-    let mut grants: Vec<_> = inside.missing.iter().map(|m| m.remedy.clone()).collect();
-    grants.dedup();
-    let unnamed = inside.missing_count.saturating_sub(missing.len() as u64);
-    if unnamed > 0 {
-        missing.push(format!("and {unnamed} more"));
-    }
-    Err(BackupError::RightsMissing {
-        database: database.name.clone(),
-        missing,
-        grants,
-    })
-}
-
-/// A dump takes one lock for each table in one transaction. The lock table has room for
-/// `capacity`; a dump that fills it makes other sessions fail as well.
-fn check_locks(
-    database: &DatabaseFacts,
-    inside: &InsideFacts,
-    capacity: u64,
-    per_transaction: u64,
-) -> Result<(), BackupError> {
-    if inside.tables <= capacity || capacity == 0 {
-        return Ok(());
-    }
-    let others = (capacity / per_transaction.max(1)).max(1);
-    let needed = (inside.tables + inside.tables / 5).div_ceil(others);
-    Err(BackupError::Preflight {
-        problem: format!(
-            "database {:?} has {} tables, and the server has room for {capacity} locks",
-            database.name, inside.tables
-        ),
-        remedy: format!(
-            "set max_locks_per_transaction to {needed} or more (now {per_transaction}) and \
-             restart the server"
-        ),
-    })
-}
-
-/// Warns where the store will probably be too small: compressed archives take between a tenth and
-/// a half of the size on the server.
-async fn check_space(
-    repo: &Repository,
-    databases: &[(DatabaseFacts, InsideFacts)],
-    warnings: &mut Vec<String>,
-) -> Result<(), BackupError> {
-    let size: u64 = databases.iter().filter_map(|(d, _)| d.size_bytes).sum();
-    let free = repo
-        .store
-        .free_bytes()
-        .await
-        .map_err(|source| BackupError::Store {
-            operation: "asking for the free space".to_owned(),
-            source,
-        })?;
-    if let Some(free) = free
-        && free < size / 2
-    {
-        warnings.push(format!(
-            "{} has {free} bytes free, and the databases have {size} bytes: the backup may not fit",
-            repo.store.describe()
-        ));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,15 +326,6 @@ mod tests {
             size_bytes: Some(1),
             acl: None,
             settings: Vec::new(),
-        }
-    }
-
-    fn inside(tables: u64) -> InsideFacts {
-        InsideFacts {
-            extensions: BTreeMap::new(),
-            tables,
-            missing_count: 0,
-            missing: Vec::new(),
         }
     }
 
@@ -464,37 +372,5 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("accepts no connections"), "{error}");
-    }
-
-    #[test]
-    fn bar_28_too_many_tables_name_the_setting() {
-        let database = facts("a", true);
-        assert!(check_locks(&database, &inside(6400), 6400, 64).is_ok());
-        let error = check_locks(&database, &inside(100_000), 6400, 64).unwrap_err();
-        let BackupError::Preflight { problem, remedy } = error else {
-            panic!("{error}");
-        };
-        assert!(problem.contains("100000 tables"), "{problem}");
-        assert!(
-            remedy.contains("max_locks_per_transaction to 1200"),
-            "{remedy}"
-        );
-    }
-
-    #[test]
-    fn bar_26_missing_rights_name_their_grants() {
-        let mut facts_inside = inside(1);
-        facts_inside.missing_count = 60;
-        facts_inside.missing = vec![queries::MissingRight {
-            object: "table s.t".to_owned(),
-            remedy: "GRANT SELECT ON TABLE s.t TO r".to_owned(),
-        }];
-        let error = check_rights(&facts("a", true), &facts_inside).unwrap_err();
-        assert_eq!(error.code(), crate::codes::RIGHTS_MISSING);
-        let text = error.to_string();
-        assert!(
-            text.contains("table s.t") && text.contains("and 59 more"),
-            "{text}"
-        );
     }
 }

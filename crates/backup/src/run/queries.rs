@@ -24,6 +24,8 @@ pub(crate) struct ServerFacts {
     pub(crate) locks_per_transaction: u64,
     /// Parameters that a throw-away server may need, not yet chosen.
     pub(crate) settings: Vec<ServerSetting>,
+    /// Whether it keeps statistics in POSIX shared memory and tells us of which relations.
+    pub(crate) tells_of_statistics: bool,
 }
 
 /// A row of `pg_database`.
@@ -103,7 +105,11 @@ select
   (select coalesce(json_agg(json_build_object(
       'name', name, 'value', setting, 'source', source) order by name), '[]')
    from pg_settings
-   where strpos(name, '.') > 0 or context <> 'internal' and vartype <> 'real') as settings";
+   where strpos(name, '.') > 0 or context <> 'internal' and vartype <> 'real') as settings,
+  current_setting('dynamic_shared_memory_type') = 'posix'
+    and exists (select from pg_proc
+                where proname = 'pg_stat_have_stats' and pronamespace = 'pg_catalog'::regnamespace
+                  and has_function_privilege(oid, 'EXECUTE')) as tells_of_statistics";
 
 // :'filters' are the patterns of --exclude-table-data: pg_dump does not read rows of these tables,
 // so row-level security does not stop it there.
@@ -159,6 +165,15 @@ select
   (select count(*) from missing) as missing_count,
   (select coalesce(json_agg(json_build_object('object', object, 'remedy', remedy)), '[]')
    from (select object, remedy from missing order by kind, object limit 50) few) as missing";
+
+// What holds long values is used with its index, where there are any. That is known since the last
+// vacuum; to look at the file itself would open every table.
+const WITHOUT_STATISTICS: &str = "
+select coalesce(sum(case relkind when 't' then 2 else 1 end), 0) as count
+from pg_class c, pg_database d
+where d.datname = current_database() and c.oid >= 16384
+  and (c.relkind in ('r', 'S') or c.relkind = 't' and c.relpages > 0)
+  and not pg_stat_have_stats('relation', d.oid, c.oid)";
 
 /// Asks about the whole server, by the route where there is one; the sizes of the databases are
 /// then left to [`sizes`].
@@ -216,6 +231,22 @@ pub(crate) async fn inside(
 ) -> Result<InsideFacts, ExecError> {
     let vars = [("filters", filters)];
     one(route, executor, database, "rights", INSIDE, &vars).await
+}
+
+/// Tables, sequences and indexes of one database that a dump uses and the server has no statistics
+/// of. It has them from the first use on, and begins anew after a crash.
+pub(crate) async fn without_statistics(
+    route: Option<&NativeRoute>,
+    executor: &dyn PgExecutor,
+    database: &str,
+) -> Result<u64, ExecError> {
+    #[derive(Deserialize)]
+    struct Row {
+        count: u64,
+    }
+    let name = "missing statistics";
+    let row: Row = one(route, executor, database, name, WITHOUT_STATISTICS, &[]).await?;
+    Ok(row.count)
 }
 
 async fn one<T: serde::de::DeserializeOwned + Send>(

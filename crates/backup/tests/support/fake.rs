@@ -273,7 +273,7 @@ impl FakeExecutor {
                 .collect();
             let row = serde_json::json!({
                 "databases": databases, "roles": ["postgres"],
-                "lock_capacity": 6400, "locks_per_transaction": 64,
+                "lock_capacity": 6400, "locks_per_transaction": 64, "tells_of_statistics": false,
                 "settings": [{"name": "wal_level", "value": "replica", "source": "default"}],
             });
             return Some(row.to_string());
