@@ -32,6 +32,14 @@ impl Repository {
         self.find_to(wanted, Depth::Whole).await
     }
 
+    /// As [`Repository::find`], the attestations without their tables: of 100,000 they are much.
+    ///
+    /// # Errors
+    /// As [`Repository::find`].
+    pub async fn find_without_tables(&self, wanted: &str) -> Result<Manifest, BackupError> {
+        self.find_to(wanted, Depth::WithoutTables).await
+    }
+
     /// The id of one backup, found as by [`Repository::find`].
     ///
     /// # Errors

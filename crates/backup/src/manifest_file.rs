@@ -66,6 +66,17 @@ pub(crate) async fn read_to(
     Ok(Stored { sha256, manifest })
 }
 
+/// Reads the manifest of a backup, which was accepted before, as something smaller.
+///
+/// # Errors
+/// As [`read`], or what is not as it is wanted.
+pub(crate) async fn view<T: serde::de::DeserializeOwned + Send + 'static>(
+    store: &dyn Store,
+    id: &BackupId,
+) -> Result<T, String> {
+    parse::<T>(store, id, Depth::Whole).await?.1
+}
+
 #[derive(serde::Deserialize)]
 struct Version {
     format_version: u32,

@@ -130,7 +130,7 @@ fn what_a_table_takes_is_bounded() {
     // So few tables are read along while they are stored, which 100,000 are not.
     for (number, what, most) in [
         (0, "backup", 2_500),
-        (1, "restore by pg_restore", 1_650),
+        (1, "restore by pg_restore", 1_000),
         (2, "restore over sessions", 2_500),
     ] {
         let (few, many) = (few[number], many[number]);

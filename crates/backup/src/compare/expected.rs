@@ -126,13 +126,8 @@ impl Expected {
             Some(_) => None,
             None => catalogue(&work.source).await?,
         };
-        let attestation = work
-            .source
-            .backup
-            .as_ref()
-            .and_then(|backup| backup.1.attestation.as_ref());
-        let mut expected = match attestation {
-            Some(attestation) => Self::of_attestation(attestation, catalogue),
+        let mut expected = match work.source.attestation().await? {
+            Some(attestation) => Self::of_attestation(&attestation, catalogue),
             None => Self {
                 catalogue,
                 ..Self::of_tables(&checked.tables, rest)

@@ -69,9 +69,9 @@ pub(crate) async fn check(source: &Source) -> Result<Checked, BackupError> {
     let format = source.format;
     let options = CheckOptions {
         // What was attested has fingerprints of the source itself.
-        fingerprints: match &source.backup {
-            Some(backup) if backup.1.attestation.is_some() => Fingerprints::None,
-            _ => Fingerprints::All,
+        fingerprints: match source.attested {
+            true => Fingerprints::None,
+            false => Fingerprints::All,
         },
         hash: ItemHash::default(),
         // Read when it is compared: of 100,000 tables it is much.
@@ -135,17 +135,14 @@ async fn read<T: Send + 'static>(
 /// # Errors
 /// As [`check`].
 pub(crate) async fn check_stored(source: &Source) -> Result<Option<Checked>, BackupError> {
-    let (Some(backup), SourceFormat::Custom | SourceFormat::Directory) =
-        (source.backup.clone(), source.format)
-    else {
+    if source.format == SourceFormat::Plain {
+        return Ok(None);
+    }
+    let Some(attestation) = source.attestation().await? else {
         return Ok(None);
     };
     let format = source.format;
-    let work = move |files: &Files| match &backup.1.attestation {
-        Some(attestation) => files.stored(format, attestation),
-        None => Ok(None),
-    };
-    read(source, work).await
+    read(source, move |files| files.stored(format, &attestation)).await
 }
 
 type Seen = Arc<Mutex<BTreeMap<String, Fingerprint>>>;

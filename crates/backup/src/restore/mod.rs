@@ -26,6 +26,7 @@ mod rollback;
 mod source;
 mod staged;
 mod statistics;
+mod sums;
 mod swap;
 mod target;
 

@@ -14,7 +14,9 @@ use super::{
     preflight::{Decision, Inputs, decide},
     roles,
     source::{self, Source, SourceFormat, refused},
-    statistics, target,
+    statistics,
+    sums::sums,
+    target,
 };
 use crate::{
     BackupError, BackupId, EngineChoice, Repository, RestorePlace, RestorePlan, RestoreRequest,
@@ -60,7 +62,7 @@ pub async fn plan_restore(
         SourceFormat::Custom | SourceFormat::Directory => PgProgram::PgRestore,
     };
     let name = request.place.database();
-    let sessions_may = sessions_may(&source, request);
+    let sessions_may = sessions_may(&source, request).await;
     let route = async {
         match sessions_may {
             true => Some(executor.native().await.map_err(|none| none.to_string())),
@@ -208,13 +210,13 @@ fn takes_all(checked: &Checked, decision: &Decision) -> bool {
 }
 
 /// Whether sessions of ours may fill a new database, as far as the request and the manifest tell.
-fn sessions_may(source: &Source, request: &RestoreRequest) -> bool {
+async fn sessions_may(source: &Source, request: &RestoreRequest) -> bool {
     request.place.makes_database()
         && !request.contents.is_partial()
         && match request.engine {
             EngineChoice::Stock => false,
             EngineChoice::Parallel => true,
-            EngineChoice::Auto => !few(source),
+            EngineChoice::Auto => !few(source).await,
         }
 }
 
@@ -229,17 +231,10 @@ async fn first_reading(source: &Source, sessions_may: bool) -> Result<Checked, B
 
 /// Whether the manifest says that a backup holds too few rows for sessions of ours: it is then
 /// decoded at once.
-fn few(source: &Source) -> bool {
-    let attestation = source
-        .backup
-        .as_ref()
-        .and_then(|b| b.1.attestation.as_ref());
-    attestation.is_some_and(|attestation| {
-        let bytes: Option<u64> = attestation.tables.iter().map(|table| table.bytes).sum();
-        let objects = attestation.large_objects.as_ref().map(|all| all.count);
-        let tables = attestation.tables.len();
-        let known = bytes.zip(objects);
-        known.is_some_and(|(bytes, objects)| !parallel::may_pay(bytes, objects, tables))
+async fn few(source: &Source) -> bool {
+    sums(source).await.is_some_and(|sums| {
+        let known = sums.bytes.zip(sums.large_objects);
+        known.is_some_and(|(bytes, objects)| !parallel::may_pay(bytes, objects, sums.tables))
     })
 }
 
@@ -273,6 +268,7 @@ pub(crate) async fn role_statements(
             files: vec![file.clone()],
         },
         backup: None,
+        attested: false,
     };
     check(&globals).await?;
     let text = read_script(&globals)

@@ -10,7 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
     BackupError, DumpFormat, Manifest, Repository, RestoreSource,
+    attest::Attestation,
     manifest::{DatabaseRecord, StoredFile},
+    manifest_file,
 };
 
 /// A reader of stored bytes.
@@ -62,9 +64,40 @@ pub(crate) struct Source {
     pub(crate) format: SourceFormat,
     /// Place.
     pub(crate) place: SourcePlace,
-    /// For a backup: the manifest without its databases, and the record of the chosen one. Shared:
-    /// an attestation may be of 100,000 tables.
+    /// For a backup: the manifest without its databases, and the record of the chosen one without
+    /// what it attests, which is much of 100,000 tables; [`Source::attestation`] reads it.
     pub(crate) backup: Option<Arc<(Manifest, DatabaseRecord)>>,
+    /// Whether the backup says what its database held.
+    pub(crate) attested: bool,
+}
+
+impl Source {
+    /// What the backup says its database held, from its manifest.
+    ///
+    /// # Errors
+    /// [`BackupError::RestoreRefused`] when the manifest cannot be read any more, or is of another
+    /// archive than the one that was planned with.
+    pub(crate) async fn attestation(&self) -> Result<Option<Attestation>, BackupError> {
+        let (true, Some(backup), SourcePlace::Stored { store, .. }) =
+            (self.attested, &self.backup, &self.place)
+        else {
+            return Ok(None);
+        };
+        let (manifest, record) = backup.as_ref();
+        let refuse = |problem: String| {
+            refused(
+                format!("{} cannot be compared: {problem}", self.label),
+                "run pgstow verify, and restore once more".to_owned(),
+            )
+        };
+        let stored = manifest_file::read(store.as_ref(), &manifest.id).await;
+        let again = stored.and_then(|stored| stored.manifest).map_err(refuse)?;
+        let mut databases = again.databases.into_iter();
+        databases
+            .find(|again| again.name == record.name && again.archive == record.archive)
+            .map(|again| again.attestation)
+            .ok_or_else(|| refuse("its manifest was replaced meanwhile".to_owned()))
+    }
 }
 
 impl SourcePlace {
@@ -149,7 +182,7 @@ pub(crate) async fn resolve(
 ) -> Result<Source, BackupError> {
     match wanted {
         RestoreSource::Backup(wanted) => {
-            let manifest = repo.find(wanted).await?;
+            let manifest = repo.find_without_tables(wanted).await?;
             of_backup(repo, manifest, database)
         }
         RestoreSource::Path(path) => of_path(path).await,
@@ -212,13 +245,14 @@ pub(crate) fn of_backup(
 ) -> Result<Source, BackupError> {
     let name = chosen(&manifest, database)?.name.clone();
     let mut records = std::mem::take(&mut manifest.databases).into_iter();
-    let Some(record) = records.find(|record| record.name == name) else {
+    let Some(mut record) = records.find(|record| record.name == name) else {
         return Err(refused(
             format!("backup {} holds no database {name:?}", manifest.id),
             "name another one with --database NAME".to_owned(),
         ));
     };
     Ok(Source {
+        attested: record.attestation.take().is_some(),
         label: format!("database {:?} of backup {}", record.name, manifest.id),
         format: match record.archive.format {
             DumpFormat::Custom => SourceFormat::Custom,
@@ -271,6 +305,7 @@ async fn of_path(path: &Path) -> Result<Source, BackupError> {
         format,
         place: SourcePlace::Path(path.to_owned()),
         backup: None,
+        attested: false,
     };
     if metadata.is_dir() {
         if !path.join("toc.dat").is_file() {

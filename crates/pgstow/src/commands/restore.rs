@@ -200,7 +200,11 @@ async fn source(
     }
     let is_file = path.symlink_metadata().is_ok();
     let found = match session.existing_repository()? {
-        Some(repository) => repository.find(wanted).await.map(|m| (repository, m)),
+        Some(repository) => {
+            // What it attests is read with the plan, where it is needed.
+            let found = repository.find_without_tables(wanted).await;
+            found.map(|manifest| (repository, manifest))
+        }
         None if is_file => {
             return Ok((session.repository()?, RestoreSource::Path(path), None));
         }
@@ -214,11 +218,7 @@ async fn source(
         }
     };
     match found {
-        Ok((repository, mut manifest)) => {
-            // What it attests is read again with the plan; of 100,000 tables it is much.
-            for database in &mut manifest.databases {
-                database.attestation = None;
-            }
+        Ok((repository, manifest)) => {
             if wanted == "latest" {
                 warn_of_newer(session, &repository, &manifest).await?;
             }
