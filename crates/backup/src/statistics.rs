@@ -46,8 +46,8 @@ pub(crate) fn too_little(whose: &str, needed: u64, free: u64) -> (String, String
             bytes(free)
         ),
         format!(
-            "give the server's container more shared memory (docker run --shm-size={}m, shm_size in \
-             a compose file; it has to be made anew on the same volume)",
+            "remove what fills it, or give the server's container more shared memory (docker run \
+             --shm-size={}m, shm_size in a compose file; it has to be made anew on the same volume)",
             (2 * needed.div_ceil(1_000_000) + 64).next_multiple_of(64)
         ),
     )

@@ -223,7 +223,14 @@ fn bar_28_a_full_shared_memory_of_the_container_stops_no_dump() {
 /// table. Where /dev/shm is full by then, a server was seen to crash.
 #[test]
 fn bar_28_a_dump_that_shared_memory_has_no_room_for_is_refused() {
-    let container = PgContainer::builder(17)
+    // The function that tells of it has changed.
+    for major in [15, 17, 18] {
+        refused_for_statistics(major);
+    }
+}
+
+fn refused_for_statistics(major: u32) {
+    let container = PgContainer::builder(major)
         .option(&["--shm-size", "8m"])
         .args(&["-c", "max_locks_per_transaction=256"])
         .start()

@@ -129,10 +129,7 @@ pub(super) async fn statistics(
         Some(free) if free < needed => {
             let whose = format!("{missing} of them that it has not used since it began to count");
             let (problem, remedy) = statistics::too_little(&whose, needed, free);
-            Err(BackupError::Preflight {
-                problem,
-                remedy: format!("remove what fills it, or {remedy}"),
-            })
+            Err(BackupError::Preflight { problem, remedy })
         }
         _ => Ok(()),
     }

@@ -167,13 +167,14 @@ select
    from (select object, remedy from missing order by kind, object limit 50) few) as missing";
 
 // What holds long values is used with its index, where there are any. That is known since the last
-// vacuum; to look at the file itself would open every table.
+// vacuum; to look at the file itself would open every table. The last argument is an oid up to major
+// 17 and a bigint after it; the one given fits both.
 const WITHOUT_STATISTICS: &str = "
 select coalesce(sum(case relkind when 't' then 2 else 1 end), 0) as count
 from pg_class c, pg_database d
 where d.datname = current_database() and c.oid >= 16384
   and (c.relkind in ('r', 'S') or c.relkind = 't' and c.relpages > 0)
-  and not pg_stat_have_stats('relation', d.oid, c.oid)";
+  and not pg_stat_have_stats('relation', d.oid, c.oid::bigint)";
 
 /// Asks about the whole server, by the route where there is one; the sizes of the databases are
 /// then left to [`sizes`].
