@@ -72,25 +72,33 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Where it is a backup that says what its database held: the store, its manifest and the record
+    /// of the database.
+    pub(super) fn attesting(&self) -> Option<(&dyn Store, &Manifest, &DatabaseRecord)> {
+        match (&self.backup, &self.place) {
+            (Some(backup), SourcePlace::Stored { store, .. }) if self.attested => {
+                Some((store.as_ref(), &backup.0, &backup.1))
+            }
+            _ => None,
+        }
+    }
+
     /// What the backup says its database held, from its manifest.
     ///
     /// # Errors
     /// [`BackupError::RestoreRefused`] when the manifest cannot be read any more, or is of another
     /// archive than the one that was planned with.
     pub(crate) async fn attestation(&self) -> Result<Option<Attestation>, BackupError> {
-        let (true, Some(backup), SourcePlace::Stored { store, .. }) =
-            (self.attested, &self.backup, &self.place)
-        else {
+        let Some((store, manifest, record)) = self.attesting() else {
             return Ok(None);
         };
-        let (manifest, record) = backup.as_ref();
         let refuse = |problem: String| {
             refused(
                 format!("{} cannot be compared: {problem}", self.label),
                 "run pgstow verify, and restore once more".to_owned(),
             )
         };
-        let stored = manifest_file::read(store.as_ref(), &manifest.id).await;
+        let stored = manifest_file::read(store, &manifest.id).await;
         let again = stored.and_then(|stored| stored.manifest).map_err(refuse)?;
         let mut databases = again.databases.into_iter();
         databases

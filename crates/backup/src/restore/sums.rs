@@ -6,11 +6,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use super::source::{Source, SourcePlace};
+use super::source::Source;
 use crate::manifest_file;
 
 /// Of one database.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) tables: usize,
     /// Bytes of all rows in COPY's text format, where they are known of every table.
@@ -77,15 +76,8 @@ fn tables<'de, D: Deserializer<'de>>(from: D) -> Result<(usize, Option<u64>), D:
 /// The sums of a backup's database; `None` where nothing is attested, or the manifest cannot be read
 /// once more, which whoever needs it finds out.
 pub(super) async fn sums(source: &Source) -> Option<Sums> {
-    let (true, Some(backup), SourcePlace::Stored { store, .. }) =
-        (source.attested, &source.backup, &source.place)
-    else {
-        return None;
-    };
-    let (manifest, record) = backup.as_ref();
-    let view: View = manifest_file::view(store.as_ref(), &manifest.id)
-        .await
-        .ok()?;
+    let (store, manifest, record) = source.attesting()?;
+    let view: View = manifest_file::view(store, &manifest.id).await.ok()?;
     let mut databases = view.databases.into_iter();
     let attested = databases
         .find(|database| database.name == record.name)?

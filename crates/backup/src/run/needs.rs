@@ -117,7 +117,7 @@ pub(super) async fn statistics(
             missing += queries::without_statistics(route, executor, &database.name)
                 .await
                 .unwrap_or_else(|error| {
-                    tracing::debug!(%error, "missing statistics are not known");
+                    tracing::warn!(%error, "missing statistics are not known");
                     0
                 });
         }
