@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use archive::{ArchiveSummary, DumpDataKind, DumpToc, WriteFormat};
 use dbexec::{ExecError, NativeRoute, PgExecutor};
-use tokio::task::JoinSet;
 
 use super::emit::{Emitted, Failure, Files, Target, emit};
 use super::facts;
-use super::mover::{self, SUFFIX, Shared};
+use super::mover::{self, Crew, SUFFIX, Shared};
 use super::plan::Plan;
 use super::program::{Dumping, Started, read_toc};
 use super::settings;
@@ -81,7 +80,7 @@ pub(crate) async fn dump(
         wanted,
         movers,
         ending: None,
-        crew: JoinSet::new(),
+        crew: Crew::default(),
     };
     let mut files = Files::new(target, along);
     let result = attempt
@@ -125,7 +124,7 @@ struct Attempt<'a> {
     movers: u32,
     /// pg_dump on its way out.
     ending: Option<tokio::task::JoinHandle<()>>,
-    crew: JoinSet<()>,
+    crew: Crew,
 }
 
 impl<'a> Attempt<'a> {
@@ -247,7 +246,8 @@ impl<'a> Attempt<'a> {
         // More would find nothing to do.
         let units = u32::try_from(shared.plan.units.len()).unwrap_or(u32::MAX);
         for number in 1..=self.movers.min(units) {
-            self.crew.spawn(mover::run(Arc::clone(shared), number));
+            let started = self.crew.start(shared, number);
+            started.map_err(|error| Failure::Stock(format!("a thread for a mover: {error}")))?;
         }
         let emitted = {
             let emitting = emit(shared, self.executor, files, progress);
@@ -265,7 +265,7 @@ impl<'a> Attempt<'a> {
         };
         match emitted {
             Ok(emitted) => {
-                while self.crew.join_next().await.is_some() {}
+                self.crew.gone().await;
                 let window_peak = shared.board.peak() as u64;
                 tracing::debug!(window_peak, "bytes of finished units that waited at most");
                 shared.failure().map_or(Ok(emitted), Err)
@@ -276,8 +276,7 @@ impl<'a> Attempt<'a> {
 
     /// Ends pg_dump and the movers' sessions, on the server too.
     async fn clean_up(&mut self) {
-        self.crew.abort_all();
-        while self.crew.join_next().await.is_some() {}
+        self.crew.gone().await;
         let name = &self.executor.settings().application_name;
         let name = format!("{name}-{SUFFIX}");
         let reap = tokio::time::timeout(REAP_WAIT, self.executor.reap(&name));

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use archive::{LargeObjectsSummary, UnitSummary};
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes that may wait for units before them.
 pub(crate) const ROOM: usize = 12 << 20;
@@ -53,6 +54,7 @@ pub(crate) struct Board {
     room: Notify,
     news: Notify,
     turn: Notify,
+    end: CancellationToken,
 }
 
 #[derive(Default)]
@@ -92,6 +94,7 @@ impl Board {
             room: Notify::new(),
             news: Notify::new(),
             turn: Notify::new(),
+            end: CancellationToken::new(),
         }
     }
 
@@ -217,6 +220,12 @@ impl Board {
         self.room.notify_waiters();
         self.news.notify_one();
         self.turn.notify_one();
+        self.end.cancel();
+    }
+
+    /// Waits until the work is given up.
+    pub(crate) async fn stopped(&self) {
+        self.end.cancelled().await;
     }
 }
 

@@ -1,6 +1,5 @@
-//! Counts, fingerprints and compresses what a session reads, between two reads: while a piece is
-//! worked on, the server fills the buffers of the connection. With a thread of its own beside each
-//! session every few kilobytes of the server woke somebody, which took a sixth of the processor time.
+//! Counts, fingerprints and compresses what a session reads, between two reads and in the same thread:
+//! while a piece is worked on, the server fills the buffer of the connection, and nobody is woken.
 
 use archive::{ArchiveKind, LargeObjectEncoder, UnitEncoder, UsedEncoder};
 use bytes::Bytes;

@@ -1,10 +1,13 @@
-//! A mover: a session in the leader's snapshot that reads one unit after the other.
+//! A mover: a session in the leader's snapshot that reads one unit after the other, with a thread of
+//! its own, which no other task has to wait for.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::UsedEncoder;
 use dbexec::{NativeError, NativeRoute, NativeSession};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 use super::board::{Board, Part, Stopped};
 use super::emit::Failure;
@@ -13,8 +16,8 @@ use super::plan::Plan;
 use super::settings;
 use crate::BackupError;
 
-/// Bytes that are read before they are compressed, which must not hold up the other tasks for long:
-/// half a millisecond with zstd, two or three with gzip.
+/// Bytes that are read before they are compressed: somewhat more than a connection's buffer, which
+/// the server fills meanwhile.
 const PIECE: usize = 256 << 10;
 /// Bytes by which most messages of rows go beyond that at most.
 const MESSAGE: usize = 16 << 10;
@@ -125,6 +128,7 @@ impl Shared {
     async fn open(&self, number: u32) -> Result<NativeSession, NativeError> {
         let suffix = format!("{SUFFIX}-m{number}");
         let mut session = self.route.open(&self.database, &suffix).await?;
+        session.has_its_thread();
         session.batch(&self.settings).await?;
         session.batch(&self.begin).await?;
         Ok(session)
@@ -217,8 +221,6 @@ async fn copy(
         if !more {
             break;
         }
-        // Whoever writes and tells progress has its turn.
-        tokio::task::yield_now().await;
     }
     let rows = out.finish().await.map_err(server(untouched))?;
     hand_over(shared, unit, work.finish(rows, used)?).await
@@ -231,13 +233,51 @@ async fn hand_over(shared: &Shared, unit: usize, parts: Vec<Part>) -> Result<(),
     Ok(())
 }
 
-/// Works until there is no unit left, or the work is given up.
-pub(crate) async fn run(shared: Arc<Shared>, number: u32) {
+/// Works until there is no unit left, or the work is given up. For a thread of its own.
+fn run(shared: &Arc<Shared>, number: u32) {
     // A panic must not leave the others waiting.
-    let alarm = Alarm(&shared);
-    match work(&shared, number).await {
+    let alarm = Alarm(shared);
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return shared.fail(format!("starting a mover: {error}").into()),
+    };
+    let worked = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            // The session is closed as it is.
+            () = shared.board.stopped() => Ok(()),
+            worked = work(shared, number) => worked,
+        }
+    });
+    match worked {
         Ok(()) => std::mem::forget(alarm),
         Err(reason) => shared.fail(reason),
+    }
+}
+
+/// The movers of a dump that run.
+#[derive(Default)]
+pub(crate) struct Crew(Vec<oneshot::Receiver<()>>);
+
+impl Crew {
+    /// Starts a mover; it ends with the work, or when [`Board::stop`] gives it up.
+    pub(crate) fn start(&mut self, shared: &Arc<Shared>, number: u32) -> std::io::Result<()> {
+        let (running, ended) = oneshot::channel::<()>();
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name(format!("mover {number}"));
+        thread.spawn(move || {
+            run(&shared, number);
+            drop((shared, running));
+        })?;
+        self.0.push(ended);
+        Ok(())
+    }
+
+    /// Waits until none is left.
+    pub(crate) async fn gone(&mut self) {
+        for ended in self.0.drain(..) {
+            let _ = ended.await;
+        }
     }
 }
 

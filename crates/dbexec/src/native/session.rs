@@ -47,6 +47,8 @@ pub struct NativeSession {
     canceller: Canceller,
     /// Why it cannot be used, while (or because) an answer is not read to its end.
     over: Option<String>,
+    /// See [`NativeSession::has_its_thread`].
+    pub(super) own_thread: bool,
 }
 
 impl NativeSession {
@@ -97,7 +99,15 @@ impl NativeSession {
             pid,
             canceller: Canceller::new(again, pid, secret),
             over: None,
+            own_thread: false,
         })
+    }
+
+    /// Says that this session was opened in a runtime of a thread that serves nothing else. Rows are
+    /// then read in larger pieces, for which the thread sleeps: 200 µs at a time, and only after the
+    /// first 128 KiB of a COPY.
+    pub fn has_its_thread(&mut self) {
+        self.own_thread = true;
     }
 
     /// Runs statements in one message (one implicit transaction, unless they say otherwise); rows

@@ -64,6 +64,29 @@ impl Wire {
         Ok(())
     }
 
+    /// As [`Wire::fill`]; where nothing is there yet, `pause` holds the thread up once before it is
+    /// waited for.
+    pub(super) async fn fill_after(&mut self, pause: impl FnOnce()) -> Result<(), NativeError> {
+        // The runtime hears what came since it last looked.
+        tokio::task::yield_now().await;
+        make_room(&mut self.input);
+        let Self { stream, input, .. } = self;
+        let mut pause = Some(pause);
+        let read = poll_fn(|cx| {
+            let polled = poll_read_buf(Pin::new(&mut *stream), cx, input);
+            if polled.is_pending()
+                && let Some(pause) = pause.take()
+            {
+                pause();
+            }
+            polled
+        });
+        match read.await.map_err(|source| broken("reading", source))? {
+            0 => Err(closed()),
+            _ => Ok(()),
+        }
+    }
+
     /// Type and length of the body of the message that is next, where its header is there.
     pub(super) fn header(&self) -> Result<Option<(u8, usize)>, NativeError> {
         header(&self.input)
@@ -205,4 +228,33 @@ pub(super) fn closed() -> NativeError {
             "the server closed the connection",
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pausing_reader_is_not_woken_for_each_piece() {
+        let (mut server, client) = UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        let client = tokio::net::UnixStream::from_std(client).unwrap();
+        let mut wire = Wire::new(Stream::Unix(client));
+        let mut sent = |part: &[u8]| server.write_all(part).unwrap();
+        // Nothing is there: what comes during the pause is read at once.
+        let pause = || [b"a", b"b"].into_iter().for_each(|part| sent(part));
+        wire.fill_after(pause).await.unwrap();
+        assert_eq!(&wire.input[..], b"ab");
+        // What is there already is read without a pause, also right after a read that took all.
+        for part in [b"c", b"d"] {
+            sent(part);
+            wire.fill_after(|| panic!("it is there")).await.unwrap();
+        }
+        assert_eq!(&wire.input[..], b"abcd");
+        drop(server);
+        wire.fill_after(|| ()).await.unwrap_err();
+    }
 }
