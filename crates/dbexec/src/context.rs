@@ -94,6 +94,18 @@ pub struct ServerIdentity {
     pub in_recovery: bool,
     /// Whether the role is a superuser.
     pub is_superuser: bool,
+    /// This run of the server, where the programs asked for it. Of no use after it, and not stored.
+    #[serde(skip)]
+    pub running: Option<RunningServer>,
+}
+
+/// One run of a server: another one, or a copy of it, was started at another time or elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningServer {
+    /// `pg_postmaster_start_time()`, in microseconds since 1970, decimal.
+    pub started: String,
+    /// Setting `data_directory`. `None` where the role is no superuser, who alone may read it.
+    pub data_directory: Option<String>,
 }
 
 impl ServerIdentity {
@@ -101,6 +113,15 @@ impl ServerIdentity {
     #[must_use]
     pub fn major(&self) -> u32 {
         self.version_num / 10_000
+    }
+
+    /// What outlasts this run of the server.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        Self {
+            running: None,
+            ..self.clone()
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::AsyncBufReadExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{DbMode, ServerIdentity};
+use crate::context::{DbMode, RunningServer, ServerIdentity};
 use crate::executor::{ExecError, Input, Invocation, PgExecutor, PgProgram};
 use crate::native::{NativeError, NativeRoute};
 
@@ -337,6 +337,13 @@ fn shorten(line: &str) -> String {
     line.chars().take(200).collect()
 }
 
+/// Columns that tell one run of a server from all others. A superuser alone is asked where its data
+/// are: another role may not read it, and the query would fail.
+pub(crate) const RUNNING: &str = "\
+    (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text as started,
+    case when (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
+         then pg_catalog.current_setting('data_directory') end as data_directory";
+
 #[derive(Deserialize)]
 struct Identity {
     version_num: u32,
@@ -344,6 +351,8 @@ struct Identity {
     system_identifier: Option<String>,
     in_recovery: bool,
     is_superuser: bool,
+    started: String,
+    data_directory: Option<String>,
 }
 
 /// Asks the server who it is. A role that may not read the control file learns everything but the
@@ -370,7 +379,7 @@ async fn identity_over(
                     {identifier} as system_identifier,
                     pg_catalog.pg_is_in_recovery() as in_recovery,
                     (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
-                      as is_superuser"
+                      as is_superuser, {RUNNING}"
         )
     };
     let name = "server identity";
@@ -395,6 +404,10 @@ async fn identity_over(
         system_identifier: found.system_identifier,
         in_recovery: found.in_recovery,
         is_superuser: found.is_superuser,
+        running: Some(RunningServer {
+            started: found.started,
+            data_directory: found.data_directory,
+        }),
     })
 }
 

@@ -87,6 +87,68 @@ async fn whoever_waits_for_an_answer_looks_whether_the_server_is_there() {
     );
 }
 
+/// The socket of the very container, and the run of the server that the programs saw.
+#[tokio::test]
+async fn the_containers_own_socket_takes_no_program_where_the_server_was_discovered() {
+    for (major, role) in [(13, "postgres"), (18, "postgres"), (17, "reader")] {
+        let container = PgContainer::start(major).unwrap();
+        let password = container.password();
+        if role == "reader" {
+            let sql = format!("create role reader login password '{password}'");
+            container.psql("postgres", &sql).unwrap();
+        }
+        let asked = executor(&container, major, "asked").await;
+        let mut context = asked.context().clone();
+        context.creds.user = role.to_owned();
+        let settings = asked.settings().clone();
+        let open = async |context: &DbContext, execs: bool| {
+            let engine = Arc::new(Lens {
+                inner: runtime().await,
+                label: None,
+                mounts: None,
+                addresses: true,
+                processes: true,
+                execs,
+            });
+            let (context, settings) = (context.clone(), settings.clone());
+            open_executor(context, Some(engine), HostPrograms::default(), settings)
+                .await
+                .unwrap()
+        };
+        let programs = open(&context, true).await;
+        context.server = query::server_identity(programs.as_ref(), "postgres")
+            .await
+            .unwrap();
+        let native = open(&context, false).await.native().await;
+        if role == "reader" {
+            // It may not read what tells servers apart: the programs have to see the session.
+            let none = native.unwrap_err().to_string();
+            let told = "the programs could not confirm it";
+            assert!(
+                none.contains(told) && none.contains("not to be started here"),
+                "{none}"
+            );
+            open(&context, true).await.native().await.unwrap();
+            continue;
+        }
+        let native = native.unwrap();
+        let is_socket = matches!(native.route(), Route::ContainerSocket { .. });
+        assert!(is_socket, "{}", native.route());
+        native.open("postgres", "m").await.unwrap().close().await;
+
+        // Another run of the server since: that is for the programs to confirm.
+        container.engine("restart").unwrap();
+        container.wait().unwrap();
+        let none = open(&context, false).await.native().await.unwrap_err();
+        assert!(
+            none.to_string()
+                .contains("the programs could not confirm it"),
+            "{none}"
+        );
+        open(&context, true).await.native().await.unwrap();
+    }
+}
+
 /// As an engine shows its containers that lives elsewhere: their processes are not ours.
 async fn elsewhere() -> Arc<dyn ContainerRuntime> {
     Arc::new(Lens {
@@ -95,6 +157,7 @@ async fn elsewhere() -> Arc<dyn ContainerRuntime> {
         mounts: None,
         addresses: true,
         processes: false,
+        execs: true,
     })
 }
 
@@ -237,6 +300,7 @@ async fn at_port(port: u16, password: &str, identifier: Option<String>) -> Arc<d
             system_identifier: identifier,
             in_recovery: false,
             is_superuser: true,
+            running: None,
         },
         trail: Trail::default(),
     };
@@ -364,6 +428,7 @@ async fn a_published_port_serves_where_there_is_no_address() {
         mounts: None,
         addresses: false,
         processes: false,
+        execs: true,
     });
     let executor = open_executor(context, Some(engine), HostPrograms::default(), settings)
         .await

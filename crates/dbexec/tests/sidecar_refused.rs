@@ -45,6 +45,7 @@ async fn bar_20_an_engine_that_shares_no_files_is_noticed() {
             mounts: Some(shows.to_owned()),
             addresses: true,
             processes: true,
+            execs: true,
         })
     };
     // The path is another directory there, or none.

@@ -269,7 +269,7 @@ impl Run<'_> {
                 user: context.creds.user.clone(),
                 database: Some(context.creds.database.clone()),
                 container: context.container.clone(),
-                server: context.server.clone(),
+                server: context.server.lasting(),
                 settings: plan.settings.clone(),
             },
             programs: BTreeMap::from([(

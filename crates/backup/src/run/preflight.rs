@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use archive::{ArchiveKind, WriteFormat};
 use dbexec::executor::ProgramInfo;
-use dbexec::{NativeRoute, PgExecutor, PgProgram};
+use dbexec::{ExecError, NativeRoute, PgExecutor, PgProgram};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::queries::{self, DatabaseFacts, InsideFacts};
+use super::queries::{self, DatabaseFacts, InsideFacts, ServerFacts};
 use super::{needs, parallel, patterns};
 use crate::{
     BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, EventSink, Repository,
@@ -99,10 +99,83 @@ pub(crate) async fn preflight(
     options: &BackupOptions,
     sink: &dyn EventSink,
 ) -> Result<Plan, BackupError> {
-    let exec = |operation: &str| {
-        let operation = operation.to_owned();
-        move |source| BackupError::Exec { operation, source }
-    };
+    // Side by side: a search in a container takes longer than every question.
+    let (pg_dump, asked) = tokio::join!(
+        executor.program(PgProgram::PgDump),
+        ask(repo, executor, options),
+    );
+    let Asked {
+        route,
+        databases,
+        server,
+        mut warnings,
+    } = asked?;
+    let pg_dump = pg_dump.map_err(exec("looking for pg_dump"))?;
+    for (database, inside) in &databases {
+        needs::rights(&database.name, inside)?;
+        needs::locks(
+            &database.name,
+            inside,
+            server.lock_capacity,
+            server.locks_per_transaction,
+        )?;
+    }
+    needs::space(repo, &databases, &mut warnings).await?;
+    if server.tells_of_statistics {
+        needs::statistics(route.as_deref(), executor.as_ref(), &databases).await?;
+    }
+    parallel::refuse(executor, options, &databases).await?;
+    let compression = Compression::of(&pg_dump);
+    sink.emit(BackupEvent::Chosen {
+        message: format!(
+            "pg_dump {} ({}), {} format, {}",
+            pg_dump.version,
+            pg_dump.path,
+            match options.format {
+                DumpFormat::Custom => "custom",
+                DumpFormat::Directory => "directory",
+                DumpFormat::Plain => "plain",
+            },
+            match options.format {
+                DumpFormat::Plain => "compressed here with zstd",
+                _ => compression.as_str(),
+            }
+        ),
+    });
+    Ok(Plan {
+        route,
+        databases,
+        roles: server.roles,
+        settings: attest::choose_settings(&server.settings),
+        pg_dump,
+        compression,
+        warnings,
+    })
+}
+
+/// What a failed question is told as.
+fn exec(operation: &str) -> impl FnOnce(ExecError) -> BackupError {
+    let operation = operation.to_owned();
+    move |source| BackupError::Exec { operation, source }
+}
+
+/// What the server was asked before the dumps.
+struct Asked {
+    route: Option<Arc<NativeRoute>>,
+    /// Databases in the order of their names.
+    databases: Vec<(DatabaseFacts, InsideFacts)>,
+    server: ServerFacts,
+    warnings: Vec<String>,
+}
+
+/// Asks the server what there is to dump.
+async fn ask(
+    repo: &Repository,
+    executor: &Arc<dyn PgExecutor>,
+    options: &BackupOptions,
+) -> Result<Asked, BackupError> {
+    let found = route(executor.as_ref(), options).await;
+    let route = found.as_deref();
     let filters = patterns::all(options);
     let filters = filters.as_str();
     // Very likely one of the databases that will be dumped: asked before the list is known.
@@ -110,16 +183,9 @@ pub(crate) async fn preflight(
         [only] => only.as_str(),
         _ => executor.context().creds.database.as_str(),
     };
-    // Side by side: each is a program of its own next to the server, and none depends on another.
-    let (route, pg_dump) = tokio::join!(
-        route(executor.as_ref(), options),
-        executor.program(PgProgram::PgDump),
-    );
-    let found = route;
-    let route = found.as_deref();
     let same = async {
         match route {
-            // Its proof was that the programs reach the very server that was found.
+            // It leads to the very server that the programs found.
             Some(_) => Ok(()),
             None => dbexec::query::check_same_server(None, executor.as_ref()).await,
         }
@@ -133,7 +199,6 @@ pub(crate) async fn preflight(
     // What is told first is what explains the others.
     same.map_err(exec("checking that the server is the one that was found"))?;
     pooler.map_err(exec("looking for a transaction pooler in the way"))?;
-    let pg_dump = pg_dump.map_err(exec("looking for pg_dump"))?;
     let server = server.map_err(exec("asking the server for its databases"))?;
     let mut warnings = Vec::new();
     let half_done = half_done(repo, executor.as_ref())?;
@@ -180,44 +245,10 @@ pub(crate) async fn preflight(
     for (database, _) in &mut databases {
         database.size_bytes = sizes.get(&database.name).copied().or(database.size_bytes);
     }
-    for (database, inside) in &databases {
-        needs::rights(&database.name, inside)?;
-        needs::locks(
-            &database.name,
-            inside,
-            server.lock_capacity,
-            server.locks_per_transaction,
-        )?;
-    }
-    needs::space(repo, &databases, &mut warnings).await?;
-    if server.tells_of_statistics {
-        needs::statistics(route, executor.as_ref(), &databases).await?;
-    }
-    parallel::refuse(executor, options, &databases).await?;
-    let compression = Compression::of(&pg_dump);
-    sink.emit(BackupEvent::Chosen {
-        message: format!(
-            "pg_dump {} ({}), {} format, {}",
-            pg_dump.version,
-            pg_dump.path,
-            match options.format {
-                DumpFormat::Custom => "custom",
-                DumpFormat::Directory => "directory",
-                DumpFormat::Plain => "plain",
-            },
-            match options.format {
-                DumpFormat::Plain => "compressed here with zstd",
-                _ => compression.as_str(),
-            }
-        ),
-    });
-    Ok(Plan {
+    Ok(Asked {
         route: found,
         databases,
-        roles: server.roles,
-        settings: attest::choose_settings(&server.settings),
-        pg_dump,
-        compression,
+        server,
         warnings,
     })
 }

@@ -218,6 +218,7 @@ impl FakeExecutor {
                 system_identifier: Some(script.system_identifier.clone()),
                 in_recovery: false,
                 is_superuser: true,
+                running: None,
             },
             trail: Trail::default(),
         };
@@ -293,7 +294,7 @@ impl FakeExecutor {
         if text.contains("pg_control_system") {
             let row = serde_json::json!({
                 "system_identifier": number.to_string(), "version_num": 170_004,
-                "version": "17.4", "in_recovery": false, "is_superuser": true,
+                "version": "17.4", "in_recovery": false, "is_superuser": true, "started": "1",
             });
             return Some(row.to_string());
         }

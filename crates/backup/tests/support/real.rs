@@ -52,6 +52,7 @@ fn context(container: &PgContainer, login: &Login<'_>, mode: DbMode) -> DbContex
             system_identifier: None,
             in_recovery: false,
             is_superuser: false,
+            running: None,
         },
         trail: Trail::default(),
     }

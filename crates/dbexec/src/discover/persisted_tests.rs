@@ -39,6 +39,7 @@ fn context(mode: DbMode, password: Option<&str>) -> DbContext {
             system_identifier: Some("7000000000000000001".to_owned()),
             in_recovery: false,
             is_superuser: true,
+            running: None,
         },
         trail: Trail::default(),
     }

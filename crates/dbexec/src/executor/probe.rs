@@ -35,6 +35,7 @@ pub(crate) async fn server_identity(
         system_identifier: None,
         in_recovery: false,
         is_superuser: false,
+        running: None,
     };
     let (mode, container) = match place {
         Place::Container(_, container) => (DbMode::InContainer, Some((*container).clone())),

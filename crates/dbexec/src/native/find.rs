@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{NativeError, NativeRoute, NativeSession, NoRoute, Route, container_socket};
+use crate::causes;
 use crate::context::DbContext;
 use crate::creds::DbCreds;
 use crate::executor::PgExecutor;
@@ -54,23 +55,21 @@ struct Seen {
 
 /// The part of a SELECT that asks for [`Facts`]: what the role may not read is not asked for.
 fn facts(context: &DbContext) -> String {
-    let server = &context.server;
-    let mut select = "(extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)\
-                      ::bigint::text as started"
-        .to_owned();
-    select.push_str(match server.system_identifier {
-        Some(_) => {
-            ", (select system_identifier::text from pg_catalog.pg_control_system()) \
-             as system_identifier"
-        }
-        None => ", null::text as system_identifier",
-    });
-    select.push_str(if server.is_superuser {
-        ", pg_catalog.current_setting('data_directory') as data_directory"
-    } else {
-        ", null::text as data_directory"
-    });
-    select
+    let identifier = match context.server.system_identifier {
+        Some(_) => "(select system_identifier::text from pg_catalog.pg_control_system())",
+        None => "null::text",
+    };
+    format!("{}, {identifier} as system_identifier", query::RUNNING)
+}
+
+/// What the programs saw when the server was discovered, where it tells it from all others.
+fn discovered(context: &DbContext) -> Option<Facts> {
+    let running = context.server.running.clone()?;
+    Some(Facts {
+        system_identifier: Some(context.server.system_identifier.clone()?),
+        started: running.started,
+        data_directory: Some(running.data_directory?),
+    })
 }
 
 /// Asks a session for its server's facts; a pooler in between is found out.
@@ -147,7 +146,8 @@ pub(crate) async fn find(
     })
 }
 
-/// Logs in and lets the programs look for that very session: it has to be on their server.
+/// Logs in and lets the programs look for that very session: it has to be on their server. Through
+/// the container's own socket that is known where the server is the one that they saw before.
 async fn prove(
     executor: &dyn PgExecutor,
     route: &Route,
@@ -172,6 +172,19 @@ async fn prove(
         Ok(own) => own.map_err(in_words)?,
         Err(_) => return Err("the server gave no answer".to_owned()),
     };
+    let proven = |own| NativeRoute {
+        route: route.clone(),
+        creds: creds.clone(),
+        settings: settings.clone(),
+        expected: own,
+        facts: facts.clone(),
+        keeper: keeper.clone(),
+    };
+    if matches!(route, Route::ContainerSocket { .. }) && discovered(context).as_ref() == Some(&own)
+    {
+        session.close().await;
+        return Ok(proven(own));
+    }
     // As the server knows it, which shortens long names.
     let name = session.parameter("application_name").unwrap_or(&name);
     let pid = session.backend_pid().to_string();
@@ -181,7 +194,10 @@ async fn prove(
     );
     let vars = [("pid", pid.as_str()), ("name", name)];
     let seen = query::rows::<Seen>(executor, database, "same server", &select, &vars).await;
-    let seen = seen.map_err(|error| format!("the programs could not confirm it: {error}"))?;
+    let seen = seen.map_err(|error| {
+        let why = causes::in_words(&error);
+        format!("the programs could not confirm it: {why}")
+    })?;
     session.close().await;
     let theirs = seen.into_iter().next().ok_or("the programs saw no row")?;
     if theirs.facts != own || !theirs.seen {
@@ -190,18 +206,11 @@ async fn prove(
             difference(&theirs.facts, &own)
         ));
     }
-    let discovered = context.server.system_identifier.as_ref();
-    if discovered.is_some() && discovered != own.system_identifier.as_ref() {
+    let known = context.server.system_identifier.as_ref();
+    if known.is_some() && known != own.system_identifier.as_ref() {
         return Err("the server is not the one that was discovered".to_owned());
     }
-    Ok(NativeRoute {
-        route: route.clone(),
-        creds: creds.clone(),
-        settings: settings.clone(),
-        expected: own,
-        facts,
-        keeper: keeper.clone(),
-    })
+    Ok(proven(own))
 }
 
 /// What tells two servers apart.

@@ -225,6 +225,7 @@ async fn prepare(
         system_identifier: None,
         in_recovery: false,
         is_superuser: true,
+        running: None,
     };
     let mut context = context(spec, held, socket, unknown);
     let run = async |user: &str, script: &str| {

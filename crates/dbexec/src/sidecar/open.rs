@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
 use super::executor::{Shared, SidecarPgExecutor};
@@ -273,26 +272,22 @@ impl Opening {
         let database = &context.creds.database;
         let found = query::server_identity(programs, database).await?;
         let expected = query::server_identity(self.executor.as_ref(), database).await?;
-        let (here, there) = (
-            started(programs, database).await?,
-            started(self.executor.as_ref(), database).await?,
-        );
-        let name = |server: &crate::ServerIdentity, started: &str| {
-            let identifier = server
-                .system_identifier
-                .as_deref()
-                .unwrap_or("(not readable)");
-            format!("{identifier}, started at {started}")
+        let name = |server: &crate::ServerIdentity| {
+            let identifier = server.system_identifier.as_deref();
+            let identifier = identifier.unwrap_or("(not readable)");
+            let running = server.running.as_ref();
+            let started = running.map_or("(unknown)", |running| running.started.as_str());
+            format!("{identifier}, started {started} microseconds after 1970")
         };
         let known = context.server.system_identifier.is_none()
             || context.server.system_identifier == found.system_identifier;
-        if known && found == expected && here == there {
+        if known && found == expected {
             return Ok(());
         }
         Err(ExecError::ServerChanged {
             target: context.target_name(),
-            expected: name(&expected, &there),
-            found: name(&found, &here),
+            expected: name(&expected),
+            found: name(&found),
         })
     }
 }
@@ -328,23 +323,6 @@ async fn share_files(programs: &DockerPgExecutor, spool: &Spool) -> Result<(), N
     Err(NoSidecar::new(format!(
         "the engine does not share files with this process: {why}"
     )))
-}
-
-/// When the server's processes were started, as it tells it.
-async fn started(executor: &dyn PgExecutor, database: &str) -> Result<String, ExecError> {
-    #[derive(Deserialize)]
-    struct Started {
-        at: String,
-    }
-    let name = "start of the server";
-    let select = "select pg_catalog.pg_postmaster_start_time()::text as at";
-    let rows = query::rows::<Started>(executor, database, name, select, &[]).await?;
-    let first = rows.into_iter().next();
-    first.map(|row| row.at).ok_or_else(|| ExecError::Query {
-        query: name,
-        database: database.to_owned(),
-        message: "the server gave no row".to_owned(),
-    })
 }
 
 /// Reasons of a container that could not be started, in a sidecar's words.

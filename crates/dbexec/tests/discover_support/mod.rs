@@ -35,6 +35,7 @@ impl Scope {
                 mounts: None,
                 addresses: true,
                 processes: true,
+                execs: true,
             }),
             name,
             scratch: tempfile::tempdir().expect("a scratch directory"),

@@ -73,6 +73,7 @@ pub(crate) async fn executor_by(
             system_identifier: None,
             in_recovery: false,
             is_superuser: true,
+            running: None,
         },
         trail: Trail::default(),
     };

@@ -23,6 +23,8 @@ pub(crate) struct Lens {
     pub(crate) addresses: bool,
     /// Whether their processes are those of this host.
     pub(crate) processes: bool,
+    /// Whether programs can be started in them.
+    pub(crate) execs: bool,
 }
 
 #[async_trait]
@@ -51,6 +53,12 @@ impl ContainerRuntime for Lens {
         Ok(details)
     }
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
+        if !self.execs {
+            return Err(RuntimeError::Broken {
+                operation: "starting a program",
+                message: "it is not to be started here".to_owned(),
+            });
+        }
         self.inner.exec(container, spec).await
     }
     async fn exec_status(&self, exec_id: &str) -> Result<ExecStatus, RuntimeError> {

@@ -337,6 +337,7 @@ impl CredentialProbe for FakeServers {
             system_identifier: Some(account.system_identifier.to_owned()),
             in_recovery: false,
             is_superuser: true,
+            running: None,
         })
     }
 }
