@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::{clean_up, remove_backup};
-use super::dump::{Work, explain_lock};
+use super::dump::Work;
 use super::preflight::{Plan, preflight};
 use super::publish::publish;
-use crate::attest::Budget;
 use crate::lock::{Holder, TargetLock};
 use crate::manifest::{DatabaseRecord, FORMAT_VERSION, TargetRecord};
+use crate::requests::VerifyProblem;
 use crate::verify::Seen;
 use crate::{
     BackupError, BackupEvent, BackupId, BackupOptions, BackupReport, EventSink, Manifest,
@@ -195,31 +195,13 @@ impl Run<'_> {
             cancel: self.cancel,
         };
         let mut warnings = std::mem::take(&mut plan.warnings);
-        let roles = std::mem::take(&mut plan.roles);
-        let globals = work.store_globals(roles, self.sink, &mut warnings).await?;
-        let mut databases = Vec::new();
-        let mut seen = Vec::new();
-        let mut budget = Budget::new(
-            self.options
-                .fingerprint_budget
-                .unwrap_or(BackupOptions::FINGERPRINT_BUDGET),
-        );
-        for (number, (facts, inside)) in plan.databases.iter().enumerate() {
-            self.go_on("dumping")?;
-            let dumped = self
-                .dump(&work, &plan, number + 1, facts, inside, &mut budget)
-                .await;
-            let waited = self.executor.settings().lock_wait_timeout;
-            let dumped = dumped.map_err(|error| explain_lock(error, waited))?;
-            seen.push(dumped.seen);
-            databases.push(dumped.record);
-        }
-        let mut manifest = self.manifest(&plan, databases, globals, warnings);
+        let dumps = self.dump_all(&work, &plan, &mut warnings).await?;
+        let mut manifest = self.manifest(&plan, dumps.databases, dumps.globals, warnings);
         // Bound to one server from its discovery to the end: an archive of another server that
         // took its place must not be published under this target's name.
         let (same, checked) = tokio::join!(
             dbexec::query::check_same_server(plan.route.as_deref(), self.executor.as_ref()),
-            self.check(&manifest, &seen)
+            self.check(&manifest, &dumps.seen, dumps.problems)
         );
         same.map_err(|source| BackupError::Exec {
             operation: "checking that the server is still the same".to_owned(),
@@ -235,7 +217,7 @@ impl Run<'_> {
         Ok(Arc::unwrap_or_clone(manifest))
     }
 
-    fn go_on(&self, operation: &str) -> Result<(), BackupError> {
+    pub(super) fn go_on(&self, operation: &str) -> Result<(), BackupError> {
         if self.cancel.is_cancelled() {
             return Err(BackupError::Interrupted {
                 operation: operation.to_owned(),
@@ -285,8 +267,13 @@ impl Run<'_> {
         }
     }
 
-    /// Checks the stored files before anything points to them.
-    async fn check(&self, manifest: &Manifest, seen: &[Seen]) -> Result<(), BackupError> {
+    /// Checks the stored files before anything points to them. `problems`: what was found already.
+    async fn check(
+        &self,
+        manifest: &Manifest,
+        seen: &[Seen],
+        mut problems: Vec<VerifyProblem>,
+    ) -> Result<(), BackupError> {
         if self.options.verify == VerifyLevel::None {
             return Ok(());
         }
@@ -299,12 +286,13 @@ impl Run<'_> {
             self.cancel,
         )
         .await?;
-        if checked.problems.is_empty() {
+        problems.extend(checked.problems);
+        if problems.is_empty() {
             return Ok(());
         }
         Err(BackupError::VerifyFailed {
             id: manifest.id.to_string(),
-            problems: checked.problems,
+            problems,
         })
     }
 }

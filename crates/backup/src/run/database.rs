@@ -33,6 +33,24 @@ pub(super) struct Dumped {
     pub(super) seen: Seen,
 }
 
+/// A database whose dump may begin.
+pub(super) struct Begun {
+    engine: Engine,
+    attesting: Attesting,
+    /// pg_dump, where it was started already.
+    program: Option<Result<Started, ExecError>>,
+}
+
+impl Begun {
+    /// Ends it; its sessions and its program are gone afterwards.
+    pub(super) async fn abandon(self) {
+        if let Some(Ok(program)) = self.program {
+            program.end().await;
+        }
+        self.attesting.abandon().await;
+    }
+}
+
 /// What is dumped, and where to.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
@@ -74,29 +92,34 @@ pub(super) struct InStore {
 }
 
 impl Run<'_> {
-    /// Attests and dumps one database.
-    pub(super) async fn dump(
-        &self,
-        work: &Work<'_>,
-        plan: &Plan,
-        number: usize,
-        facts: &DatabaseFacts,
-        inside: &InsideFacts,
-        budget: &mut Budget,
-    ) -> Result<Dumped, BackupError> {
-        let subject = Subject {
-            work,
-            plan,
-            number,
-            facts,
-            inside,
-        };
-        let engine = self.engine(inside).await;
+    /// What comes before the dump of a database: which engine, and the session that leads.
+    pub(super) async fn begin(&self, subject: Subject<'_>) -> Result<Begun, BackupError> {
+        let engine = self.engine(subject.inside).await;
         let route = match &engine {
             Engine::Parallel(route) => Some(route),
             Engine::Stock(_) => None,
         };
-        let (mut attesting, program) = self.lead(subject, route).await?;
+        let (attesting, program) = self.lead(subject, route).await?;
+        Ok(Begun {
+            engine,
+            attesting,
+            program,
+        })
+    }
+
+    /// Attests and dumps one database.
+    pub(super) async fn dump(
+        &self,
+        subject: Subject<'_>,
+        begun: Begun,
+        budget: &mut Budget,
+    ) -> Result<Dumped, BackupError> {
+        let Subject { facts, inside, .. } = subject;
+        let Begun {
+            engine,
+            mut attesting,
+            program,
+        } = begun;
         let untouched = *budget;
         let mut wanted = attesting.choose(budget);
         let stored = async {

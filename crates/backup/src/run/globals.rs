@@ -15,7 +15,7 @@ impl Work<'_> {
     /// may not read anything of it gets a warning, not a failed backup.
     pub(crate) async fn store_globals(
         &self,
-        roles: Vec<String>,
+        roles: &[String],
         sink: &dyn EventSink,
         warnings: &mut Vec<String>,
     ) -> Result<GlobalsRecord, BackupError> {
@@ -64,7 +64,7 @@ impl Work<'_> {
                 Ok(GlobalsRecord {
                     file: Some(file),
                     with_passwords: superuser,
-                    roles,
+                    roles: roles.to_vec(),
                 })
             }
             Err(BackupError::Exec {
@@ -78,7 +78,7 @@ impl Work<'_> {
                 Ok(GlobalsRecord {
                     file: None,
                     with_passwords: false,
-                    roles,
+                    roles: roles.to_vec(),
                 })
             }
             Err(error) => Err(error),

@@ -1,5 +1,6 @@
 //! One backup run, from the preflight to the manifest.
 
+mod all;
 mod back_up;
 mod cleanup;
 mod database;

@@ -49,6 +49,17 @@ pub(crate) enum Seen {
     Whole,
 }
 
+impl Seen {
+    /// The level at which the stored files are left to be checked.
+    pub(crate) fn left_of(self, level: VerifyLevel) -> VerifyLevel {
+        match self {
+            Self::Whole => VerifyLevel::None,
+            Self::Decoded => level.min(VerifyLevel::Hash),
+            Self::Nothing => level,
+        }
+    }
+}
+
 /// Checks every file that the manifest names. `fresh`: this run wrote them, and has seen that much
 /// of each database.
 pub(crate) async fn check_archives(
@@ -74,8 +85,8 @@ pub(crate) async fn check_archives(
         let seen = fresh.and_then(|fresh| fresh.get(number));
         work.level = match seen {
             Some(Seen::Whole) => continue,
-            Some(Seen::Decoded) => level.min(VerifyLevel::Hash),
-            Some(Seen::Nothing) | None => level,
+            Some(seen) => seen.left_of(level),
+            None => level,
         };
         let attestation = database.attestation.as_ref();
         let mut wanted = attestation.map_or_else(Wanted::default, Wanted::of);
