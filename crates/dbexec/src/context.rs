@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{creds::DbCreds, trail::Trail};
+use crate::{creds::DbCreds, executor::programs::Installation, trail::Trail};
 
 /// Where the server runs, which decides where client programs run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +144,13 @@ pub struct DbContext {
     pub server: ServerIdentity,
     /// What discovery tried, in order.
     pub trail: Trail,
+    /// Client programs in the container, where discovery looked into it.
+    pub programs: SeenPrograms,
 }
+
+/// Client programs that were seen in a container; the default is that nobody looked.
+#[derive(Debug, Clone, Default)]
+pub struct SeenPrograms(pub(crate) Option<Vec<Installation>>);
 
 impl DbContext {
     /// Short name of the target for people: container name, compose service or `host:port`.

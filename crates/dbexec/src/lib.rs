@@ -23,7 +23,7 @@ pub mod trail;
 
 pub use context::{
     ComposeService, ContainerIdentity, CredentialSource, DbContext, DbMode, FieldSources,
-    RunningServer, ServerIdentity,
+    RunningServer, SeenPrograms, ServerIdentity,
 };
 pub use creds::{DbCreds, SslMode, TlsOptions};
 pub use discover::{DiscoverError, DiscoverInput, ExplicitSettings, discover_db_context};

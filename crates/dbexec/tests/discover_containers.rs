@@ -3,10 +3,16 @@
 mod discover_support;
 mod runtime_support;
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use dbexec::{CredentialSource, DbMode, DiscoverError};
+use dbexec::executor::HostPrograms;
+use dbexec::{
+    ConnectionSettings, CredentialSource, DbContext, DbMode, DiscoverError, PgProgram,
+    SeenPrograms, open_executor,
+};
 use discover_support::{Scope, find, words};
+use runtime_support::Lens;
 use secrecy::ExposeSecret;
 use testkit::{PgContainer, images};
 
@@ -46,7 +52,7 @@ async fn one_container_with_a_random_port_is_found_with_nothing_set() {
 /// the tool's environment says so too.
 async fn app_image_is_found(major: u32) {
     let scope = Scope::new().await;
-    let app = scope.start(PgContainer::app(major).publish(0));
+    let app = scope.start(PgContainer::app(major).publish(0).env("mark", "x"));
     let env = [("POSTGRES_HOST", "localhost"), ("POSTGRES_PORT", "5432")];
     let context = find(&scope.input(&env)).await.expect("it is found");
     assert_eq!(context.mode, DbMode::InContainer);
@@ -59,6 +65,38 @@ async fn app_image_is_found(major: u32) {
     assert_eq!(context.creds.database, "appdb");
     assert_eq!(context.creds.host, None, "over the local socket");
     assert!(words(&context.trail).contains("means here"));
+    programs_are_known(&scope, &context).await;
+}
+
+/// Discovery has seen the programs that a search finds, and they are not looked for again.
+async fn programs_are_known(scope: &Scope, context: &DbContext) {
+    let open = async |context: DbContext, execs: bool| {
+        let engine = Arc::new(Lens {
+            inner: Arc::clone(&scope.runtime),
+            label: None,
+            mounts: None,
+            addresses: true,
+            processes: true,
+            execs,
+        });
+        let settings = ConnectionSettings::new("programs");
+        open_executor(context, Some(engine), HostPrograms::default(), settings)
+            .await
+            .unwrap()
+    };
+    let known = open(context.clone(), false).await;
+    let mut unknown = context.clone();
+    unknown.programs = SeenPrograms::default();
+    let searched = open(unknown, true).await;
+    for program in [
+        PgProgram::PgDump,
+        PgProgram::PgDumpall,
+        PgProgram::PgRestore,
+        PgProgram::Psql,
+    ] {
+        let found = searched.program(program).await.unwrap();
+        assert_eq!(known.program(program).await.unwrap(), found);
+    }
 }
 
 #[tokio::test]
@@ -94,6 +132,7 @@ async fn bitnami_kartoza_and_secret_files_are_read() {
         .password("root-secret");
     let bitnami = scope.start(builder);
     let context = find(&scope.input(&[])).await.unwrap();
+    programs_are_known(&scope, &context).await;
     assert_eq!(
         context.creds.user, "postgres",
         "the superuser whose password is known"

@@ -303,6 +303,7 @@ async fn at_port(port: u16, password: &str, identifier: Option<String>) -> Arc<d
             running: None,
         },
         trail: Trail::default(),
+        programs: dbexec::SeenPrograms::default(),
     };
     let host = HostPrograms {
         bin_dir: None,

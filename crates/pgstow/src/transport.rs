@@ -7,8 +7,8 @@ use std::sync::Arc;
 use backup::{BackupId, EngineChoice};
 use dbexec::sidecar::{Situation, TransportChoice, wants_sidecar};
 use dbexec::{
-    ContainerRuntime, DbMode, ExecError, NoSidecar, PgExecutor, PgProgram, SidecarPgExecutor,
-    Transport, open_sidecar, query, reap_sidecars,
+    ContainerRuntime, DbMode, ExecError, NoSidecar, PgExecutor, SidecarPgExecutor, Transport,
+    open_sidecar, query, reap_sidecars,
 };
 use serde::Deserialize;
 
@@ -132,14 +132,7 @@ impl Session {
             TransportChoice::Exec | TransportChoice::Sidecar => true,
             // What was asked for and cannot be had is refused.
             TransportChoice::Auto if settings.engine == EngineChoice::Parallel => false,
-            TransportChoice::Auto => {
-                // pg_dump, which every backup needs, is looked for meanwhile.
-                let (engine, _pg_dump) = tokio::join!(
-                    engine(settings, executor.as_ref()),
-                    executor.program(PgProgram::PgDump)
-                );
-                engine.1 == "stock"
-            }
+            TransportChoice::Auto => engine(settings, executor.as_ref()).await.1 == "stock",
         };
         self.pays(executor.as_ref(), stock, databases)
             .await

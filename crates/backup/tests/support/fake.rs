@@ -221,6 +221,7 @@ impl FakeExecutor {
                 running: None,
             },
             trail: Trail::default(),
+            programs: dbexec::SeenPrograms::default(),
         };
         Arc::new(Self {
             script: Mutex::new(script),

@@ -55,6 +55,7 @@ fn context(container: &PgContainer, login: &Login<'_>, mode: DbMode) -> DbContex
             running: None,
         },
         trail: Trail::default(),
+        programs: dbexec::SeenPrograms::default(),
     }
 }
 

@@ -19,7 +19,8 @@ use super::{
     settings::{Fields, Login, Setting, distinct, is_socket, logins_of},
 };
 use crate::{
-    ContainerIdentity, CredentialSource, DbContext, DbMode, ExecError, RuntimeError, trail::Outcome,
+    ContainerIdentity, CredentialSource, DbContext, DbMode, ExecError, RuntimeError, SeenPrograms,
+    trail::Outcome,
 };
 
 /// One discovery under way.
@@ -248,7 +249,13 @@ impl Flow<'_> {
             logins: distinct(logins),
         };
         let accepted = try_logins(self.probe, &attempts, &mut self.recorder).await?;
-        Ok(self.context(DbMode::External, accepted, source, container))
+        Ok(self.context(
+            DbMode::External,
+            accepted,
+            source,
+            container,
+            SeenPrograms::default(),
+        ))
     }
 
     pub(crate) fn context(
@@ -257,6 +264,7 @@ impl Flow<'_> {
         accepted: Accepted,
         source: CredentialSource,
         container: Option<ContainerIdentity>,
+        programs: SeenPrograms,
     ) -> DbContext {
         DbContext {
             mode,
@@ -266,6 +274,7 @@ impl Flow<'_> {
             container,
             server: accepted.server,
             trail: self.recorder.trail(),
+            programs,
         }
     }
 

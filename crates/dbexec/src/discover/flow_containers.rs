@@ -9,12 +9,15 @@ use super::{
     credentials::{Accepted, Attempts, Place, try_logins},
     explicit::overlay,
     flow::{Flow, default_user, persisted_login, server_words, unique},
+    inside::Inside,
     own_environment::OwnEnvironment,
     persisted::Persisted,
     recorder::{CONTAINER, CONTAINER_LIST, EXPLICIT, PERSISTED_FILE},
     settings::{Fields, Login, distinct, is_socket, logins_of},
 };
-use crate::{ContainerIdentity, CredentialSource, DbContext, DbMode, ExecError, trail::Outcome};
+use crate::{
+    ContainerIdentity, CredentialSource, DbContext, DbMode, ExecError, SeenPrograms, trail::Outcome,
+};
 
 impl Flow<'_> {
     /// Step 2, and what follows when it finds nothing.
@@ -183,7 +186,14 @@ impl Flow<'_> {
                     };
                     return Err(self.unusable(format!("container {name}"), source));
                 }
-                Ok(self.context(DbMode::InContainer, accepted, source, Some(server.identity)))
+                let Inside {
+                    shell,
+                    installations,
+                    ..
+                } = server.inside;
+                let programs = SeenPrograms(shell.then_some(installations));
+                let container = Some(server.identity);
+                Ok(self.context(DbMode::InContainer, accepted, source, container, programs))
             }
             Err(error) => Err(self.unusable(format!("container {name}"), error)),
         }

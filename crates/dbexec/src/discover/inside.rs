@@ -9,7 +9,11 @@ use tokio::io::AsyncReadExt;
 
 use super::variables::{FileContents, file_value};
 use crate::{
-    ContainerRuntime, RuntimeError,
+    ContainerRuntime, PgProgram, RuntimeError,
+    executor::{
+        programs::{Installation, VERSIONED_DIRS, parse_installation},
+        scripts::search,
+    },
     runtime::{ExecSpec, Frame},
 };
 
@@ -20,16 +24,16 @@ const OUTPUT_LIMIT: usize = 1 << 20;
 /// Largest file that a `…_FILE` variable may name, in bytes.
 pub(crate) const FILE_LIMIT: u64 = 64 * 1024;
 
-/// The probe. Names of files arrive as positional arguments; contents leave with their length in
-/// front, so that nothing in them can be taken for another line. Processes are found by
-/// `/proc/*/comm`, which holds `postgres` for the server and not for its clients.
-const SCRIPT: &str = r#"
-for program in psql pg_dump pg_restore; do
-  if command -v "$program" >/dev/null 2>&1; then printf 'program %s\n' "$program"; continue; fi
-  for dir in /usr/lib/postgresql/*/bin /opt/bitnami/postgresql/bin /usr/local/pgsql/bin /usr/pgsql-*/bin /usr/libexec/postgresql*; do
-    if [ -x "$dir/$program" ]; then printf 'program %s\n' "$program"; break; fi
-  done
-done
+/// The probe. Its arguments are a number, so many patterns of directories where programs may be, and
+/// names of files. Contents leave with their length in front, so that nothing in them can be taken
+/// for another line. Processes are found by `/proc/*/comm`, which holds `postgres` for the server and
+/// not for its clients.
+const SCRIPT: &str = concat!(
+    search!(),
+    r#"
+mark='programs '
+search "$@"
+shift "$(($1+1))"
 for comm in /proc/[0-9]*/comm; do
   name=
   { read -r name < "$comm"; } 2>/dev/null
@@ -55,15 +59,16 @@ for file do
   fi
 done
 printf 'end\n'
-"#;
+"#
+);
 
 /// What was seen inside a container.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inside {
     /// Whether the container has a shell, so that the rest is known.
     pub shell: bool,
-    /// PostgreSQL programs that were found.
-    pub programs: Vec<String>,
+    /// Directories with PostgreSQL programs.
+    pub installations: Vec<Installation>,
     /// Whether a process of a PostgreSQL server runs.
     pub server: bool,
     /// Sockets: directory and port number.
@@ -119,10 +124,15 @@ impl Inside {
         if !self.shell {
             return "it has no shell, so it could not be looked into".to_owned();
         }
-        let programs = if self.programs.is_empty() {
-            "no PostgreSQL programs".to_owned()
-        } else {
-            format!("programs {}", self.programs.join(", "))
+        let found = |program: &&PgProgram| {
+            let mut places = self.installations.iter();
+            places.any(|place| place.programs.contains(program))
+        };
+        let names: Vec<_> = PgProgram::ALL.iter().filter(found).collect();
+        let names: Vec<_> = names.into_iter().map(|program| program.as_str()).collect();
+        let programs = match names.as_slice() {
+            [] => "no PostgreSQL programs".to_owned(),
+            names => format!("programs {}", names.join(", ")),
         };
         if !self.server {
             return format!("no PostgreSQL server runs inside; {programs}");
@@ -152,7 +162,9 @@ pub(crate) async fn look_inside(
         "-c".to_owned(),
         SCRIPT.to_owned(),
         "pgstow-probe".to_owned(),
+        VERSIONED_DIRS.len().to_string(),
     ];
+    argv.extend(VERSIONED_DIRS.iter().map(|&pattern| pattern.to_owned()));
     argv.extend(paths.iter().cloned());
     let spec = ExecSpec {
         argv,
@@ -228,7 +240,8 @@ fn parse(output: &[u8], paths: &[String]) -> Option<Inside> {
         rest = &rest[end + 1..];
         let (word, value) = line.split_once(' ').unwrap_or((&line, ""));
         match word {
-            "program" => inside.programs.push(value.to_owned()),
+            // What tells no version is none of PostgreSQL's.
+            "programs" => inside.installations.extend(parse_installation(value)),
             "process" => inside.server = true,
             "socket" => {
                 if let Some((directory, port)) = value

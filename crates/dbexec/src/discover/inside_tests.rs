@@ -9,9 +9,10 @@ fn strings(values: &[&str]) -> Vec<String> {
 #[test]
 fn the_probe_output_is_read_whatever_the_files_hold() {
     let paths = strings(&["/run/secrets/a", "/run/secrets/b", "/run/secrets/c"]);
-    let output = b"program psql\nprocess\nsocket /var/run/postgresql/.s.PGSQL.5433\nsocket /run/postgresql/.s.PGSQL.5433\nlisten 1538\nfile 12\nx\nend\nfile\n\n\nnofile there is no such file in the container\nfile 4\npa$$\nend\n";
+    let output = b"programs /usr/bin\tpsql (PostgreSQL) 17.4\tpsql\t-\nprograms /opt/bin\t\tpsql\t-\nprocess\nsocket /var/run/postgresql/.s.PGSQL.5433\nsocket /run/postgresql/.s.PGSQL.5433\nlisten 1538\nfile 12\nx\nend\nfile\n\n\nnofile there is no such file in the container\nfile 4\npa$$\nend\n";
     let inside = parse(output, &paths).unwrap();
-    assert_eq!(inside.programs, ["psql"]);
+    assert_eq!(inside.installations.len(), 1);
+    assert_eq!(inside.installations[0].programs, [PgProgram::Psql]);
     assert!(inside.server && inside.shell);
     assert_eq!(inside.sockets, [("/var/run/postgresql".to_owned(), 5433)]);
     assert_eq!(inside.listening, [5432]);
@@ -27,7 +28,7 @@ fn the_probe_output_is_read_whatever_the_files_hold() {
 
 #[test]
 fn output_that_is_cut_or_foreign_is_not_taken_for_a_look_inside() {
-    let whole = b"program psql\nprocess\nfile 3\nabc\nend\n";
+    let whole = b"programs /usr/bin\tpsql (PostgreSQL) 17.4\tpsql\t-\nprocess\nfile 3\nabc\nend\n";
     let paths = strings(&["/a"]);
     assert!(parse(whole, &paths).is_some());
     for cut in 0..whole.len() {

@@ -42,6 +42,7 @@ fn context(mode: DbMode, password: Option<&str>) -> DbContext {
             running: None,
         },
         trail: Trail::default(),
+        programs: crate::SeenPrograms::default(),
     }
 }
 

@@ -75,7 +75,9 @@ impl DockerPgExecutor {
             });
         };
         let (id, name) = (container.id.clone(), container.name.clone());
-        let (programs, native) = (OnceCell::new(), OnceCell::new());
+        let seen = context.programs.0.clone();
+        let programs = OnceCell::new_with(seen.map(|found| Programs { shell: true, found }));
+        let native = OnceCell::new();
         Ok(Self {
             inner: Arc::new(Inner {
                 context,

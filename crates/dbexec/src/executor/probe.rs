@@ -49,6 +49,7 @@ pub(crate) async fn server_identity(
         container,
         server: unknown,
         trail: Trail::default(),
+        programs: crate::SeenPrograms::default(),
     };
     match place {
         Place::Container(runtime, _) => {

@@ -78,13 +78,7 @@ pub(crate) fn parse_installation(line: &str) -> Option<Installation> {
     let mut fields = line.split('\t');
     let (dir, (version, major)) = (fields.next()?, parse_version(fields.next()?)?);
     let names = fields.next()?;
-    let all = [
-        PgProgram::PgDump,
-        PgProgram::PgDumpall,
-        PgProgram::PgRestore,
-        PgProgram::Psql,
-    ];
-    let programs = all
+    let programs = PgProgram::ALL
         .into_iter()
         .filter(|program| names.split(' ').any(|name| name == program.as_str()))
         .collect();

@@ -16,10 +16,14 @@ if [ -n "$into" ]; then exec "$@" >"$into"; fi
 exec "$@"
 "#;
 
-/// Prints a line for each directory (arguments: patterns) that holds pg_dump or psql: directory,
-/// version, programs, whether pg_dump can write zstd. That is learnt from how it fails to connect
-/// to a directory that does not exist: an unknown compression is refused before.
-pub(crate) const FIND_PROGRAMS: &str = r#"
+/// Two functions. `search` looks for programs in the directories that its first arguments, patterns,
+/// name (so many as `$1` says), and in those of PATH. It prints a line for each that holds pg_dump or
+/// psql, with `$mark` in front: directory, version, programs, whether pg_dump can write zstd. That is
+/// learnt from how it fails to connect to a directory that does not exist: an unknown compression is
+/// refused before.
+macro_rules! search {
+    () => {
+        r#"
 seen=:
 look() {
   case "$seen" in *":$1:"*) return;; esac
@@ -39,15 +43,25 @@ look() {
     words=$(PGHOST=/nonexistent/pgstow PGCONNECT_TIMEOUT=2 LC_ALL=C "$1/pg_dump" -w -Fc --compress=zstd:1 2>&1 </dev/null)
     case "$words" in *"/nonexistent/pgstow"*) zstd=zstd;; esac
   fi
-  printf '%s\t%s\t%s\t%s\n' "$1" "$version" "${names% }" "$zstd"
+  printf '%s%s\t%s\t%s\t%s\n' "$mark" "$1" "$version" "${names% }" "$zstd"
 }
-for pattern do
-  for dir in $pattern; do look "$dir"; done
-done
-old=$IFS; IFS=:
-for dir in $PATH; do IFS=$old; look "$dir"; IFS=:; done
-exit 0
-"#;
+search() {
+  count=$1
+  while [ "$count" -gt 0 ]; do
+    shift; count=$((count-1))
+    for dir in $1; do look "$dir"; done
+  done
+  old=$IFS; IFS=:
+  for dir in $PATH; do IFS=$old; look "$dir"; IFS=:; done
+  IFS=$old
+}
+"#
+    };
+}
+pub(crate) use search;
+
+/// Searches for programs; arguments: patterns of directories.
+pub(crate) const FIND_PROGRAMS: &str = concat!(search!(), "mark=\nsearch $# \"$@\"\nexit 0\n");
 
 /// Ends the process `$1`: TERM, then KILL when it is still there after 2 s.
 pub(crate) const END_PROCESS: &str = r#"

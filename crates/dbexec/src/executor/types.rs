@@ -30,6 +30,9 @@ pub enum PgProgram {
 }
 
 impl PgProgram {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::PgDump, Self::PgDumpall, Self::PgRestore, Self::Psql];
+
     /// File name of the program.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -277,6 +277,7 @@ fn context(spec: &SandboxSpec, held: &Held, socket: String, server: ServerIdenti
         },
         server,
         trail: Trail::default(),
+        programs: crate::SeenPrograms::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::executor::{Shared, SidecarPgExecutor};
 use super::line::{LifeLine, SCRIPT, SCRIPT_NAME};
 use super::spool::{self, MOUNTED, Spool};
 use crate::causes::in_words;
-use crate::context::{ContainerIdentity, DbContext, DbMode};
+use crate::context::{ContainerIdentity, DbContext, DbMode, SeenPrograms};
 use crate::executor::{ConnectionSettings, DockerPgExecutor, ExecError, PgExecutor, PgProgram};
 use crate::query;
 use crate::runtime::{
@@ -220,6 +220,8 @@ impl Opening {
             let mut context = context.clone();
             context.container = Some(running.container.identity.clone());
             context.creds.host = Some(host);
+            // Those of its image: the server's container may have others mounted.
+            context.programs = SeenPrograms::default();
             DockerPgExecutor::new(context, Arc::clone(&self.runtime), settings.clone())
                 .map_err(|error| no("its container", &error))
         };

@@ -76,6 +76,7 @@ pub(crate) async fn executor_by(
             running: None,
         },
         trail: Trail::default(),
+        programs: dbexec::SeenPrograms::default(),
     };
     let mut settings = ConnectionSettings::new(run);
     settings.stall_after = Duration::from_secs(2);

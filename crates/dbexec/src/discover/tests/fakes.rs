@@ -154,14 +154,16 @@ impl ContainerRuntime for FakeEngine {
             .push((found.name.to_owned(), spec.argv.clone()));
         let mut out = Vec::new();
         if found.shell {
-            let mut text = String::from("program psql\nprogram pg_dump\n");
+            let mut text =
+                String::from("programs /usr/bin\tpg_dump (PostgreSQL) 17.4\tpg_dump psql\tzstd\n");
             if let Some(port) = found.server {
                 let _ = write!(
                     text,
                     "process\nsocket /var/run/postgresql/.s.PGSQL.{port}\n"
                 );
             }
-            for path in &spec.argv[4..] {
+            let patterns: usize = spec.argv[4].parse().unwrap();
+            for path in &spec.argv[5 + patterns..] {
                 match found.files.iter().find(|(at, _)| at == path) {
                     Some((_, content)) => {
                         let _ = write!(text, "file {}\n{content}\n", content.len());
