@@ -34,7 +34,7 @@ mod stream;
 mod units;
 mod verify;
 
-pub use engine::parallel_refusal;
+pub use engine::{parallel_refusal, sessions_wanted};
 pub use error::BackupError;
 pub use event::{BackupEvent, EventSink};
 pub use export::export;

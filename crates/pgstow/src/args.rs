@@ -169,8 +169,9 @@ pub(crate) struct TargetArgs {
     /// How long a program may move no byte before it is diagnosed
     #[arg(long, value_name = "TIME")]
     pub(crate) stall_timeout: Option<String>,
-    /// Sessions that pgstow may hold at once [default: 4]. A backup by the parallel engine needs one
-    /// for pg_dump, one that leads and one for each mover: 4 leave two movers
+    /// Sessions that pgstow may hold at once [default: one for each job, and four]. A backup by the
+    /// parallel engine needs one for pg_dump, one that leads and one for each mover, and two more to
+    /// begin the next database before the last rows of this one are stored
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<u32>,
 }

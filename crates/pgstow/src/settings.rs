@@ -8,7 +8,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backup::{DumpFormat, EngineChoice, VerifyLevel};
+use backup::{DumpFormat, EngineChoice, VerifyLevel, sessions_wanted};
 use dbexec::sidecar::TransportChoice;
 use dbexec::{ConnectionSettings, EnvSnapshot};
 
@@ -75,7 +75,7 @@ pub(crate) struct Settings {
     pub(crate) engine: EngineChoice,
     /// How client programs in a container hand over their bytes.
     pub(crate) transport: TransportChoice,
-    /// Jobs as asked for.
+    /// Jobs of a backup, as asked for.
     pub(crate) jobs: Option<u32>,
     pub(crate) verify: VerifyLevel,
     pub(crate) exclude_table_data: Vec<String>,
@@ -118,6 +118,20 @@ impl Settings {
             let value = Value::Text(dir.display().to_string());
             layers.values.insert(
                 "data_dir",
+                layers::Sourced {
+                    value,
+                    origin: Origin::Default,
+                },
+            );
+        }
+        if layers.number("connection.max_connections").is_none() {
+            let jobs = match command {
+                Command::Restore(args) => args.jobs,
+                _ => number(&layers, "backup.jobs"),
+            };
+            let value = Value::Number(i64::from(sessions_wanted(jobs)));
+            layers.values.insert(
+                "connection.max_connections",
                 layers::Sourced {
                     value,
                     origin: Origin::Default,

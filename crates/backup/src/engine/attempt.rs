@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use archive::{ArchiveSummary, DumpDataKind, DumpToc, WriteFormat};
 use dbexec::{ExecError, NativeRoute, PgExecutor};
+use tokio::sync::watch;
 
 use super::emit::{Emitted, Failure, Files, Target, emit};
 use super::facts;
-use super::mover::{self, Crew, SUFFIX, Shared};
+use super::mover::{self, Crew, Sessions, Shared, Stage, suffix};
 use super::plan::Plan;
 use super::program::{Dumping, Started, read_toc};
 use super::settings;
@@ -30,6 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) executor: &'a dyn PgExecutor,
     pub(crate) route: Arc<NativeRoute>,
     pub(crate) database: &'a str,
+    /// Number of the database in the run.
+    pub(crate) number: usize,
     /// pg_dump, in the leader's snapshot.
     pub(crate) program: Started,
     pub(crate) format: WriteFormat,
@@ -38,6 +41,8 @@ pub(crate) struct Job<'a> {
     /// Whether the archive, one file, is read while it is stored.
     pub(crate) read_along: bool,
     pub(crate) target: Target<'a>,
+    /// Who is told when the last rows are on their way.
+    pub(crate) stage: &'a watch::Sender<Stage>,
 }
 
 /// A dump in the store.
@@ -63,12 +68,14 @@ pub(crate) async fn dump(
         executor,
         route,
         database,
+        number,
         program,
         format,
         wanted,
         movers,
         read_along,
         target,
+        stage,
     } = job;
     // Every frame carries a checksum of the bytes that were fingerprinted.
     let along = read_along.then(|| wanted.clone().without_fingerprints());
@@ -76,9 +83,11 @@ pub(crate) async fn dump(
         executor,
         route,
         database,
+        suffix: suffix(number),
         format,
         wanted,
         movers,
+        stage,
         ending: None,
         crew: Crew::default(),
     };
@@ -119,9 +128,11 @@ struct Attempt<'a> {
     executor: &'a dyn PgExecutor,
     route: Arc<NativeRoute>,
     database: &'a str,
+    suffix: String,
     format: WriteFormat,
     wanted: Wanted,
     movers: u32,
+    stage: &'a watch::Sender<Stage>,
     /// pg_dump on its way out.
     ending: Option<tokio::task::JoinHandle<()>>,
     crew: Crew,
@@ -222,10 +233,14 @@ impl<'a> Attempt<'a> {
         );
         let shared = Shared::new(
             Arc::new(plan),
-            Arc::clone(&self.route),
-            self.database,
-            settings,
-            begin,
+            Sessions {
+                route: Arc::clone(&self.route),
+                database: self.database.to_owned(),
+                suffix: self.suffix.clone(),
+                settings,
+                begin,
+            },
+            self.stage.clone(),
         );
         Ok((Arc::new(shared), summary))
     }
@@ -278,7 +293,7 @@ impl<'a> Attempt<'a> {
     async fn clean_up(&mut self) {
         self.crew.gone().await;
         let name = &self.executor.settings().application_name;
-        let name = format!("{name}-{SUFFIX}");
+        let name = format!("{name}-{}", self.suffix);
         let reap = tokio::time::timeout(REAP_WAIT, self.executor.reap(&name));
         let ending = async {
             if let Some(ending) = self.ending.take() {

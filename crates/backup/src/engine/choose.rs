@@ -95,12 +95,33 @@ pub(crate) fn pays(size: &Size) -> Result<(), String> {
     }
 }
 
+/// Whether the connections allow to begin the dump of the next database, by its leader and its
+/// pg_dump, beside one with so many movers.
+pub(crate) fn room_for_next(movers: u32, max_connections: u32) -> bool {
+    movers + 2 * OTHERS <= max_connections
+}
+
 /// Movers: as many as were asked for, or as there are processors, but never more than the
 /// connections allow.
 pub(crate) fn movers(asked: Option<u32>, processors: usize, max_connections: u32) -> u32 {
-    let wanted =
-        asked.unwrap_or_else(|| u32::try_from(processors.clamp(1, MOST_MOVERS)).unwrap_or(1));
-    wanted.clamp(1, max_connections.saturating_sub(OTHERS).max(1))
+    wanted(asked, processors).clamp(1, max_connections.saturating_sub(OTHERS).max(1))
+}
+
+/// Sessions that a backup with so many jobs holds at most, where it may: one for each mover, and for
+/// the database that is dumped and the next one a leader and pg_dump. `None`: as many jobs as are
+/// chosen where nobody asked for a number.
+#[must_use]
+pub fn sessions_wanted(jobs: Option<u32>) -> u32 {
+    wanted(jobs, processors()).saturating_add(2 * OTHERS)
+}
+
+fn wanted(asked: Option<u32>, processors: usize) -> u32 {
+    asked.unwrap_or_else(|| u32::try_from(processors.clamp(1, MOST_MOVERS)).unwrap_or(1))
+}
+
+/// Processors here.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]
@@ -162,5 +183,13 @@ mod tests {
         assert_eq!(movers(Some(20), 2, 100), 20);
         assert_eq!(movers(Some(20), 2, 4), 2);
         assert_eq!(movers(Some(0), 2, 3), 1);
+        // Every mover that is asked for is had without another word, and the next database begins.
+        for asked in [None, Some(1), Some(20)] {
+            let most = sessions_wanted(asked);
+            let movers = movers(asked, processors(), most);
+            assert!(asked.is_none_or(|asked| asked == movers));
+            assert!(room_for_next(movers, most));
+        }
+        assert!(!room_for_next(2, 5));
     }
 }

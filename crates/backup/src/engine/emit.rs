@@ -398,7 +398,7 @@ impl Emitter<'_, '_, '_> {
                     () = self.files.target.cancel.cancelled() => {
                         return Err(self.files.target.interrupted());
                     }
-                    looked = self.watch.look(&self.shared.database) => looked?,
+                    looked = self.watch.look(&self.shared.sessions) => looked?,
                 },
             }
         }

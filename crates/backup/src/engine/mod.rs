@@ -17,7 +17,8 @@ mod statement;
 mod watch;
 
 pub(crate) use attempt::{Job, dump};
-pub use choose::parallel_refusal;
-pub(crate) use choose::{Before, Size, may, movers, pays};
+pub(crate) use choose::{Before, Size, may, movers, pays, processors, room_for_next};
+pub use choose::{parallel_refusal, sessions_wanted};
 pub(crate) use emit::{Failure, Target};
+pub(crate) use mover::Stage;
 pub(crate) use program::{Started, failure, start};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use archive::UsedEncoder;
 use dbexec::{NativeError, NativeRoute, NativeSession};
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::board::{Board, Part, Stopped};
 use super::emit::Failure;
@@ -29,19 +29,44 @@ const DISK_FULL: &str = "53100";
 /// Tables whose locks a session keeps at once at most. A table, its rows out of line and their index
 /// are three locks, of which a session has 16 that take no room in the table of locks.
 const HELD: u32 = 4;
-/// What the sessions and the program of the engine have behind the run's name.
-pub(crate) const SUFFIX: &str = "engine";
+
+/// What the sessions and the program of the engine have behind the run's name, in the dump of a
+/// database of this number in the run.
+pub(crate) fn suffix(number: usize) -> String {
+    format!("{number}-engine")
+}
+
+/// How far the dump of a database is, for who waits for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There are rows that no session takes up yet, or it is not known.
+    Moving,
+    /// The last ones are on their way.
+    LastRows,
+    /// It begins again, by pg_dump alone.
+    Again,
+    /// It is over.
+    Over,
+}
+
+/// The sessions of the movers of one dump.
+pub(crate) struct Sessions {
+    pub(crate) route: Arc<NativeRoute>,
+    pub(crate) database: String,
+    /// See [`suffix`].
+    pub(crate) suffix: String,
+    /// Settings of a mover, as statements.
+    pub(crate) settings: String,
+    /// The begin of its transaction.
+    pub(crate) begin: String,
+}
 
 /// What the movers of one dump share.
 pub(crate) struct Shared {
     pub(crate) plan: Arc<Plan>,
     pub(crate) board: Arc<Board>,
-    pub(crate) route: Arc<NativeRoute>,
-    pub(crate) database: String,
-    /// Settings of a mover, as statements.
-    pub(crate) settings: String,
-    /// The begin of its transaction.
-    pub(crate) begin: String,
+    pub(crate) sessions: Sessions,
+    stage: watch::Sender<Stage>,
     /// The next unit that nobody took up.
     next: AtomicUsize,
     /// Bytes that were read and not yet told.
@@ -68,20 +93,16 @@ impl From<String> for GaveUp {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        plan: Arc<Plan>,
-        route: Arc<NativeRoute>,
-        database: &str,
-        settings: String,
-        begin: String,
-    ) -> Self {
+    /// `stage`: who is told when no unit is left to be taken up.
+    pub(crate) fn new(plan: Arc<Plan>, sessions: Sessions, stage: watch::Sender<Stage>) -> Self {
+        if plan.units.is_empty() {
+            stage.send_replace(Stage::LastRows);
+        }
         Self {
             plan,
             board: Arc::new(Board::new()),
-            route,
-            database: database.to_owned(),
-            settings,
-            begin,
+            sessions,
+            stage,
             next: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -107,7 +128,7 @@ impl Shared {
         let GaveUp { reason, for_all } = failure.clone()?;
         Some(if for_all {
             Failure::Run(BackupError::ServerFull {
-                database: self.database.clone(),
+                database: self.sessions.database.clone(),
                 reason,
             })
         } else {
@@ -122,15 +143,26 @@ impl Shared {
 
     fn take(&self) -> Option<usize> {
         let unit = self.next.fetch_add(1, Ordering::Relaxed);
-        (unit < self.plan.units.len()).then_some(unit)
+        let units = self.plan.units.len();
+        if unit + 1 == units {
+            self.stage.send_replace(Stage::LastRows);
+        }
+        (unit < units).then_some(unit)
     }
 
     async fn open(&self, number: u32) -> Result<NativeSession, NativeError> {
-        let suffix = format!("{SUFFIX}-m{number}");
-        let mut session = self.route.open(&self.database, &suffix).await?;
+        let Sessions {
+            route,
+            database,
+            suffix,
+            settings,
+            begin,
+        } = &self.sessions;
+        let suffix = format!("{suffix}-m{number}");
+        let mut session = route.open(database, &suffix).await?;
         session.has_its_thread();
-        session.batch(&self.settings).await?;
-        session.batch(&self.begin).await?;
+        session.batch(settings).await?;
+        session.batch(begin).await?;
         Ok(session)
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::emit::{Failure, Files};
-use super::mover::SUFFIX;
+use super::mover::suffix;
 use crate::attest::Wanted;
 use crate::run::{chain, exec_error};
 use crate::stream::PieceReader;
@@ -96,12 +96,13 @@ impl Started {
 }
 
 /// Starts pg_dump in a snapshot. `args`: those without format, compression and snapshot. It asks the
-/// server for its catalogue and then waits until it is read.
+/// server for its catalogue and then waits until it is read. `database`: its number in the run, and
+/// its name.
 pub(crate) async fn start(
     executor: &dyn PgExecutor,
     args: Vec<String>,
     snapshot: &str,
-    database: &str,
+    (number, database): (usize, &str),
     cancel: &CancellationToken,
 ) -> Result<Started, ExecError> {
     let mut arguments = vec![
@@ -123,7 +124,7 @@ pub(crate) async fn start(
         cancel.clone(),
     );
     let name = &executor.settings().application_name;
-    invocation.application_name = Some(format!("{name}-{SUFFIX}-toc"));
+    invocation.application_name = Some(format!("{name}-{}-toc", suffix(number)));
     invocation.busy = Some(Arc::clone(&busy));
     invocation.on_stderr = Some(Arc::new(move |line| watch.push(line)));
     let running = executor.start(invocation).await?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::emit::Failure;
-use super::mover::SUFFIX;
+use super::mover::Sessions;
 
 /// How long the server may take to say what our sessions do.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -42,16 +42,16 @@ impl<'a> Watch<'a> {
     }
 
     /// Nothing moved: after a while the server is asked whether it works for us.
-    pub(crate) async fn look(&mut self, database: &str) -> Result<(), Failure> {
+    pub(crate) async fn look(&mut self, sessions: &Sessions) -> Result<(), Failure> {
         let settings = self.executor.settings();
         if self.since.elapsed() < settings.stall_after {
             return Ok(());
         }
-        let name = format!("{}-{SUFFIX}-%", settings.application_name);
+        let name = format!("{}-{}-%", settings.application_name, sessions.suffix);
         let vars = [("name", name.as_str())];
         let asked = dbexec::query::rows::<AtWork>(
             self.executor,
-            database,
+            &sessions.database,
             "look after the movers",
             AT_WORK,
             &vars,

@@ -1,16 +1,18 @@
-//! All databases of a run, the largest first. The roles are dumped while the first one begins, and
-//! what is stored of a database is hashed again while the next one is dumped.
+//! All databases of a run, the largest first. The roles are dumped while the first one begins, the
+//! next one begins when the last rows of the one before it are on their way, and what is stored of a
+//! database is hashed again while the next one is dumped.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::back_up::Run;
 use super::database::{Begun, Dumped, Subject};
 use super::dump::{Work, explain_lock};
 use super::preflight::Plan;
 use crate::attest::{Budget, Wanted};
+use crate::engine::{self, Stage};
 use crate::manifest::{DatabaseRecord, GlobalsRecord};
 use crate::requests::VerifyProblem;
 use crate::verify::{Seen, VerifyWork};
@@ -18,6 +20,9 @@ use crate::{BackupError, BackupOptions, VerifyLevel};
 
 /// Sessions that the first database takes to begin, with the one of pg_dumpall.
 const SESSIONS_AT_THE_BEGIN: u32 = 3;
+
+/// Bytes of a database that is dumped in no time, so that the next one begins at once.
+const SMALL: u64 = 64 << 20;
 
 /// What the dumps of a run left, in the order of the plan.
 pub(super) struct Dumps {
@@ -109,28 +114,30 @@ impl Run<'_> {
     async fn dump_each(
         &self,
         subjects: &[Subject<'_>],
-        mut first: Option<Begun>,
+        mut begun: Option<Begun>,
         stored: mpsc::UnboundedSender<Numbered>,
     ) -> Result<Vec<(Numbered, Seen)>, BackupError> {
         let budget = self.options.fingerprint_budget;
         let mut budget = Budget::new(budget.unwrap_or(BackupOptions::FINGERPRINT_BUDGET));
+        let most = self.executor.settings().max_connections;
+        let room = engine::room_for_next(self.movers(), most);
         let mut dumps = Vec::with_capacity(subjects.len());
-        for subject in subjects {
+        for (at, subject) in subjects.iter().enumerate() {
             if let Err(error) = self.go_on("dumping") {
-                if let Some(first) = first {
-                    first.abandon().await;
+                if let Some(begun) = begun {
+                    begun.abandon().await;
                 }
                 return Err(error);
             }
-            let begun = match first.take() {
+            let this = match begun.take() {
                 Some(begun) => Ok(begun),
                 None => self.begin(*subject).await,
             };
-            let dumped = match begun {
-                Ok(begun) => self.dump(*subject, begun, &mut budget).await,
-                Err(error) => Err(error),
-            };
+            let this = this.map_err(|error| self.explained(error))?;
+            let next = subjects.get(at + 1).filter(|_| room);
+            let (dumped, next) = self.dump_and_begin(*subject, this, &mut budget, next).await;
             let Dumped { record, seen } = dumped.map_err(|error| self.explained(error))?;
+            begun = next;
             let numbered = (subject.number, Arc::new(record));
             // What is decoded takes memory, and has its turn at the end.
             if seen.left_of(self.options.verify) == VerifyLevel::Hash {
@@ -140,6 +147,52 @@ impl Run<'_> {
             dumps.push((numbered, seen));
         }
         Ok(dumps)
+    }
+
+    /// Dumps a database, and begins the next one before the last of its rows are stored: whoever
+    /// starts pg_dump in a container waits a tenth of a second for it, in which little is done.
+    /// After a failure nothing of the next one is left.
+    async fn dump_and_begin(
+        &self,
+        subject: Subject<'_>,
+        begun: Begun,
+        budget: &mut Budget,
+        next: Option<&Subject<'_>>,
+    ) -> (Result<Dumped, BackupError>, Option<Begun>) {
+        let begins_at_once = subject.facts.size_bytes.is_some_and(|bytes| bytes < SMALL);
+        let (stage, mut at) = watch::channel(match begins_at_once {
+            true => Stage::LastRows,
+            false => Stage::Moving,
+        });
+        let dumping = async {
+            let dumped = self.dump(subject, begun, budget, &stage).await;
+            stage.send_replace(Stage::Over);
+            dumped
+        };
+        let beginning = async {
+            let next = next?;
+            if *at.wait_for(|stage| *stage != Stage::Moving).await.ok()? != Stage::LastRows {
+                return None;
+            }
+            // Why it cannot begin is told when it is its turn, if that is so then.
+            let begun = self.begin(*next).await.ok()?;
+            let ended = at.wait_for(|stage| *stage != Stage::LastRows).await;
+            match ended.map_or(Stage::Over, |stage| *stage) {
+                Stage::Over => Some(begun),
+                // That may take hours, and its locks would stay.
+                _ => {
+                    begun.abandon().await;
+                    None
+                }
+            }
+        };
+        match tokio::join!(dumping, beginning) {
+            (Err(error), Some(begun)) => {
+                begun.abandon().await;
+                (Err(error), None)
+            }
+            dumped => dumped,
+        }
     }
 
     /// Hashes what is stored, one database after the other: what was found, and in which ones all is

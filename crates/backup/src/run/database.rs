@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dbexec::executor::Finished;
 use dbexec::{ExecError, NativeRoute, PgProgram};
+use tokio::sync::watch;
 
 use super::back_up::Run;
 use super::dump::{Kind, Source, Stored, Work, arguments, exec_error, filters};
@@ -15,7 +16,7 @@ use super::{Progress, patterns};
 use crate::attest::{
     Attestation, Attesting, Budget, Contents, Wanted, differences, settle, settle_unread,
 };
-use crate::engine::Started;
+use crate::engine::{Stage, Started};
 use crate::manifest::{ArchiveRecord, DatabaseRecord, EngineRecord, StoredFile};
 use crate::requests::VerifyProblem;
 use crate::verify::{Seen, VerifyWork};
@@ -107,12 +108,13 @@ impl Run<'_> {
         })
     }
 
-    /// Attests and dumps one database.
+    /// Attests and dumps one database. `stage`: who is told how far it is.
     pub(super) async fn dump(
         &self,
         subject: Subject<'_>,
         begun: Begun,
         budget: &mut Budget,
+        stage: &watch::Sender<Stage>,
     ) -> Result<Dumped, BackupError> {
         let Subject { facts, inside, .. } = subject;
         let Begun {
@@ -124,7 +126,7 @@ impl Run<'_> {
         let mut wanted = attesting.choose(budget);
         let stored = async {
             let alone = match self
-                .store_by(engine, subject, &mut attesting, &wanted, program)
+                .store_by(engine, subject, &mut attesting, &wanted, program, stage)
                 .await?
             {
                 Ok(stored) => return Ok(stored),
@@ -139,6 +141,7 @@ impl Run<'_> {
                     message: format!("pg_dump alone for {:?}: {}", facts.name, alone.reason),
                 });
             }
+            stage.send_replace(Stage::Again);
             let native = attesting.leader().is_some();
             // Whoever waited for a lock that was given back may rewrite that table: the snapshot
             // does not show its rows any more then, neither to pg_dump nor to the count.

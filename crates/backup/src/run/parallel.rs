@@ -5,6 +5,7 @@ use std::sync::Arc;
 use archive::ArchiveKind;
 use dbexec::executor::Finished;
 use dbexec::{ExecError, NativeRoute, PgExecutor};
+use tokio::sync::watch;
 
 use super::Progress;
 use super::back_up::Run;
@@ -12,7 +13,7 @@ use super::database::{InStore, Subject};
 use super::dump::common;
 use super::queries::{DatabaseFacts, InsideFacts};
 use crate::attest::{Attesting, Contents, Wanted};
-use crate::engine::{self, Failure};
+use crate::engine::{self, Failure, Stage};
 use crate::manifest::EngineRecord;
 use crate::{BackupError, BackupEvent, BackupOptions, DumpFormat, EngineChoice, VerifyLevel};
 
@@ -109,7 +110,7 @@ impl Run<'_> {
         snapshot: &str,
     ) -> Result<engine::Started, ExecError> {
         let args = common(self.options, self.executor.settings().lock_wait_timeout);
-        let database = &subject.facts.name;
+        let database = (subject.number, subject.facts.name.as_str());
         engine::start(
             self.executor.as_ref(),
             args,
@@ -129,6 +130,7 @@ impl Run<'_> {
         attesting: &mut Attesting,
         wanted: &Wanted,
         program: Option<Result<engine::Started, ExecError>>,
+        stage: &watch::Sender<Stage>,
     ) -> Result<Result<InStore, Alone>, BackupError> {
         let route = match engine {
             Engine::Parallel(route) => route,
@@ -141,7 +143,7 @@ impl Run<'_> {
             return Ok(Err(Alone::at_once(reason)));
         }
         let moved = self
-            .store_parallel(subject, attesting, &route, wanted, program)
+            .store_parallel(subject, attesting, &route, wanted, program, stage)
             .await;
         let reason = match moved {
             Ok(stored) => return Ok(Ok(stored)),
@@ -189,6 +191,12 @@ impl Run<'_> {
         })
     }
 
+    /// Movers of a dump.
+    pub(super) fn movers(&self) -> u32 {
+        let most = self.executor.settings().max_connections;
+        engine::movers(self.options.jobs, engine::processors(), most)
+    }
+
     /// Dumps with our own sessions.
     async fn store_parallel(
         &self,
@@ -197,13 +205,12 @@ impl Run<'_> {
         route: &Arc<NativeRoute>,
         wanted: &Wanted,
         program: Option<Result<engine::Started, ExecError>>,
+        stage: &watch::Sender<Stage>,
     ) -> Result<InStore, Failure> {
         let Subject {
             work, plan, facts, ..
         } = subject;
-        let settings = self.executor.settings();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let movers = engine::movers(self.options.jobs, processors, settings.max_connections);
+        let movers = self.movers();
         let compression = plan.compression.of_engine();
         self.sink.emit(BackupEvent::Chosen {
             message: format!(
@@ -239,6 +246,7 @@ impl Run<'_> {
             executor: self.executor.as_ref(),
             route: Arc::clone(route),
             database: &facts.name,
+            number: subject.number,
             program,
             format: plan.compression.write_format(kind),
             wanted: wanted.clone(),
@@ -251,6 +259,7 @@ impl Run<'_> {
                 operation: &operation,
                 cancel: self.cancel,
             },
+            stage,
         };
         let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
         attesting.counted(&done.summary.tables).await;

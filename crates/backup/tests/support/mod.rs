@@ -11,6 +11,7 @@ pub mod fake;
 pub mod hooked;
 pub mod live;
 pub mod real;
+pub mod scene;
 pub mod stock;
 
 use std::path::PathBuf;

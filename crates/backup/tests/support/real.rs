@@ -19,6 +19,8 @@ pub struct Login<'a> {
     pub database: &'a str,
     pub lock_wait: Duration,
     pub port: u16,
+    /// `--max-connections`.
+    pub sessions: u32,
 }
 
 impl Default for Login<'_> {
@@ -28,6 +30,7 @@ impl Default for Login<'_> {
             database: "postgres",
             lock_wait: Duration::from_secs(30),
             port: 5432,
+            sessions: 4,
         }
     }
 }
@@ -62,6 +65,7 @@ fn context(container: &PgContainer, login: &Login<'_>, mode: DbMode) -> DbContex
 fn settings(id: &BackupId, login: &Login<'_>) -> ConnectionSettings {
     let mut settings = ConnectionSettings::new(id.as_str());
     settings.lock_wait_timeout = login.lock_wait;
+    settings.max_connections = login.sessions;
     settings
 }
 

@@ -86,6 +86,23 @@ fn a_later_layer_wins_and_keeps_its_origin() {
 }
 
 #[test]
+fn every_job_that_was_asked_for_has_its_session() {
+    let most = |toml, line: &[&str]| {
+        let settings = resolve(toml, &[], line).unwrap();
+        settings.connection("run").max_connections
+    };
+    let usual = most("", &["backup"]);
+    assert!((5..=12).contains(&usual), "{usual}");
+    assert_eq!(most("", &["backup", "--jobs", "20"]), 24);
+    assert_eq!(most("[backup]\njobs = 3\n", &["backup"]), 7);
+    assert_eq!(most("", &["restore", "latest", "--jobs", "9"]), 13);
+    // The jobs of a backup are not those of a restore.
+    assert_eq!(most("[backup]\njobs = 30\n", &["restore", "latest"]), usual);
+    let said = ["backup", "--jobs", "20", "--max-connections", "4"];
+    assert_eq!(most("", &said), 4);
+}
+
+#[test]
 fn wrong_values_are_refused_with_their_place() {
     for (toml, words) in [
         (
