@@ -1,4 +1,5 @@
-//! The next database begins while the last rows of the one before it are on their way.
+//! Sessions: the next database begins while the last rows of the one before it are on their way, and
+//! a server may have fewer than there are to be.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use backup::{BackupError, BackupOptions, BackupReport, EngineChoice, VerifyLevel};
 use storage::faulty::{Fault, FaultKind, FaultyStore};
 use support::scene::Scene;
+use testkit::PgContainer;
 use tokio_util::sync::CancellationToken;
 
 /// The session is there that leads in the next database.
@@ -149,5 +151,29 @@ async fn what_was_begun_is_ended_where_the_dump_before_it_fails_or_begins_again(
     assert_eq!(found, wanted);
     let told = scene.home.events.text();
     assert_eq!(told.matches("gave up").count(), 2, "{told}");
+    scene.nothing_stays();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn movers_for_which_there_is_no_connection_are_done_without() {
+    let few = PgContainer::builder(17).args(&["-c", "max_connections=8"]);
+    let mut scene = Scene::on(few.start().unwrap());
+    scene.sessions = 12;
+    let options = BackupOptions {
+        databases: vec!["shop".to_owned()],
+        jobs: Some(8),
+        ..options()
+    };
+    let cancel = CancellationToken::new();
+    let report = scene.run(&scene.home.repo, &options, &cancel).await;
+    let report = report.unwrap();
+    assert_eq!(dumped(&report), [("parallel".to_owned(), 40_010)]);
+    let engine = report.manifest.databases[0].archive.engine.clone();
+    let jobs = engine.unwrap().jobs.unwrap();
+    assert!((1..8).contains(&jobs), "{jobs}");
+    let told = scene.home.events.text();
+    let words = format!("{jobs} movers instead of 8 for \"shop\": the server had no connection");
+    assert!(told.contains(&words), "{told}");
+    assert_eq!(scene.restored(&report, "select count(*) from big"), "40000");
     scene.nothing_stays();
 }

@@ -15,28 +15,34 @@ use testkit::{Cli, PgContainer};
 
 /// What a run may take, MiB.
 const LIMIT: u64 = 64;
+/// Of which the code of a release may take so much. That of the program that is tested here, which is
+/// not optimised, takes twice as much, and does not count.
+const CODE: u64 = 16;
 /// How often the kernel is asked; it remembers the peak.
 const ASK: Duration = Duration::from_millis(10);
 
-/// Runs to a good end; the peak of its resident memory in KiB.
+/// Runs to a good end; the peak of its resident memory in KiB without the pages of its files.
 fn peak(cli: &Cli, args: &[&str]) -> u64 {
     let mut child = cli.spawn(args);
     let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
+    let (mut peak, mut code) = (0, 0);
     let ended = loop {
         // Gone as soon as the process has ended.
         let text = fs::read_to_string(&status).unwrap_or_default();
-        let told = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let told = told.and_then(|told| told.trim().strip_suffix(" kB"));
-        peak = told.map_or(peak, |told| told.parse().unwrap());
+        let told = |name: &str| -> Option<u64> {
+            let told = text.lines().find_map(|line| line.strip_prefix(name))?;
+            told.trim().strip_suffix(" kB")?.parse().ok()
+        };
+        peak = told("VmHWM:").unwrap_or(peak);
+        code = told("RssFile:").unwrap_or(code);
         if let Some(ended) = child.try_wait().unwrap() {
             break ended;
         }
         std::thread::sleep(ASK);
     };
     assert!(matches!(ended.code(), Some(0 | 3)), "{args:?}: {ended}");
-    assert!(peak > 0, "{args:?}: no peak was seen");
-    peak
+    assert!(peak > code, "{args:?}: no peak was seen");
+    peak - code
 }
 
 #[test]
@@ -77,7 +83,7 @@ fn eight_movers_stay_below_64_mib_whatever_the_rows_are() {
         for args in [&backup[..], &restore] {
             let peak = peak(&cli, args);
             println!("{name}: {} {peak} KiB", args[0]);
-            if peak >= LIMIT << 10 {
+            if peak >= (LIMIT - CODE) << 10 {
                 over.push(format!("{} of {name}: {peak} KiB", args[0]));
             }
         }

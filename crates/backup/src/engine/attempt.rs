@@ -54,6 +54,8 @@ pub(crate) struct Done {
     pub(crate) read: Option<Contents>,
     /// What pg_dump said.
     pub(crate) stderr: Vec<String>,
+    /// Movers for which the server had no connection.
+    pub(crate) refused: u32,
 }
 
 /// Dumps a database. After a failure nothing of it is in the store, and no session or program of it
@@ -96,15 +98,13 @@ pub(crate) async fn dump(
         .work(program, leader, snapshot, &mut files, progress)
         .await;
     match result {
-        Ok((summary, read, stderr)) => {
+        Ok(worked) => {
             if let Some(ending) = attempt.ending.take() {
                 let _ = ending.await;
             }
             Ok(Done {
                 files: files.finish(),
-                summary,
-                read,
-                stderr,
+                ..worked
             })
         }
         Err(failure) => {
@@ -139,6 +139,7 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
+    /// What was done, but for the files.
     async fn work(
         &mut self,
         program: Started,
@@ -146,7 +147,7 @@ impl<'a> Attempt<'a> {
         snapshot: &str,
         files: &mut Files<'a>,
         progress: &mut Progress<'_>,
-    ) -> Result<(ArchiveSummary, Option<Contents>, Vec<String>), Failure> {
+    ) -> Result<Done, Failure> {
         let target = files.target;
         let custom = self.format.kind == archive::ArchiveKind::Custom;
         if let Err(failure) = files.begin((!custom).then_some(TOC)).await {
@@ -171,13 +172,19 @@ impl<'a> Attempt<'a> {
         let read = files.read_along().await?;
         files.commit().await?;
         let Emitted { tables, objects } = emitted;
-        let plan = Arc::clone(&shared.plan);
+        let (plan, refused) = (Arc::clone(&shared.plan), shared.refused());
         drop(shared);
         summary.tables = Arc::unwrap_or_clone(plan).tables(tables);
         summary.large_objects = objects.count;
         summary.large_object_bytes = objects.bytes;
         summary.large_object_fingerprint = objects.fingerprint;
-        Ok((summary, read, stderr))
+        Ok(Done {
+            files: Vec::new(),
+            summary,
+            read,
+            stderr,
+            refused,
+        })
     }
 
     fn end_program(&mut self, dumping: Dumping) {
@@ -240,6 +247,7 @@ impl<'a> Attempt<'a> {
                 settings,
                 begin,
             },
+            self.movers,
             self.stage.clone(),
         );
         Ok((Arc::new(shared), summary))
@@ -258,9 +266,7 @@ impl<'a> Attempt<'a> {
         };
         // Also when this future is dropped: threads may wait for room.
         let _guard = shared.stop_at_the_end();
-        // More would find nothing to do.
-        let units = u32::try_from(shared.plan.units.len()).unwrap_or(u32::MAX);
-        for number in 1..=self.movers.min(units) {
+        for number in 1..=shared.wanted() {
             let started = self.crew.start(shared, number);
             started.map_err(|error| Failure::Stock(format!("a thread for a mover: {error}")))?;
         }

@@ -13,8 +13,6 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that may wait for units before them.
-pub(crate) const ROOM: usize = 12 << 20;
 /// Bytes of the head that may wait beside.
 const HEAD_ROOM: usize = 2 << 20;
 /// What the part itself takes.
@@ -59,6 +57,8 @@ pub(crate) struct Board {
 
 #[derive(Default)]
 struct State {
+    /// Bytes that may wait for units before them.
+    room: usize,
     /// The unit that is being written.
     head: usize,
     used: usize,
@@ -80,17 +80,22 @@ struct Queue {
 impl State {
     fn fits(&self, unit: usize, cost: usize) -> bool {
         if unit != self.head {
-            return self.used + cost <= ROOM;
+            return self.used + cost <= self.room;
         }
         let own = self.waiting.get(&unit).map_or(0, |queue| queue.bytes);
-        own == 0 || self.used + cost <= ROOM + HEAD_ROOM
+        own == 0 || self.used + cost <= self.room + HEAD_ROOM
     }
 }
 
 impl Board {
-    pub(crate) fn new() -> Self {
+    /// `room`: bytes that may wait for units before them.
+    pub(crate) fn new(room: usize) -> Self {
+        let state = State {
+            room,
+            ..State::default()
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             room: Notify::new(),
             news: Notify::new(),
             turn: Notify::new(),
@@ -237,6 +242,8 @@ mod tests {
 
     use super::*;
 
+    const ROOM: usize = 12 << 20;
+
     fn bytes(length: usize) -> Part {
         Part::Bytes(Bytes::from(vec![7; length]))
     }
@@ -246,7 +253,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn parts_come_in_the_order_of_units_in_bounded_room() {
         const UNITS: usize = 60;
-        let board = Arc::new(Board::new());
+        let board = Arc::new(Board::new(ROOM));
         let next = Arc::new(AtomicUsize::new(0));
         let movers: Vec<_> = (0..4)
             .map(|_| {
@@ -289,7 +296,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn stopping_wakes_whoever_waits() {
-        let board = Arc::new(Board::new());
+        let board = Arc::new(Board::new(ROOM));
         let full = Arc::clone(&board);
         let mover = tokio::spawn(async move {
             loop {
@@ -310,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_leader_gets_a_unit_when_it_is_the_head() {
-        let board = Board::new();
+        let board = Board::new(ROOM);
         board.leave(2);
         board.leave(1);
         board.advance();

@@ -1,7 +1,7 @@
 //! A mover: a session in the leader's snapshot that reads one unit after the other, with a thread of
 //! its own, which no other task has to wait for.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::UsedEncoder;
@@ -14,6 +14,7 @@ use super::emit::Failure;
 use super::encode::UnitWork;
 use super::plan::Plan;
 use super::settings;
+use super::split::room;
 use crate::BackupError;
 
 /// Bytes that are read before they are compressed: somewhat more than a connection's buffer, which
@@ -26,6 +27,8 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// SQLSTATE of a server that finds no room in a file system, that of its shared memory too. Whoever
 /// reads the table next meets the same, and each session that does may take the server with it.
 const DISK_FULL: &str = "53100";
+/// SQLSTATE of a server, a database or a role that has no connection left.
+const NO_CONNECTION: &str = "53300";
 /// Tables whose locks a session keeps at once at most. A table, its rows out of line and their index
 /// are three locks, of which a session has 16 that take no room in the table of locks.
 const HELD: u32 = 4;
@@ -67,6 +70,10 @@ pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
     pub(crate) sessions: Sessions,
     stage: watch::Sender<Stage>,
+    /// Movers that there is work for.
+    wanted: u32,
+    /// Those of them for which the server had no connection.
+    refused: AtomicU32,
     /// The next unit that nobody took up.
     next: AtomicUsize,
     /// Bytes that were read and not yet told.
@@ -93,16 +100,25 @@ impl From<String> for GaveUp {
 }
 
 impl Shared {
-    /// `stage`: who is told when no unit is left to be taken up.
-    pub(crate) fn new(plan: Arc<Plan>, sessions: Sessions, stage: watch::Sender<Stage>) -> Self {
+    /// `movers`: how many there are to be, if there is work for so many. `stage`: who is told when no
+    /// unit is left to be taken up.
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        sessions: Sessions,
+        movers: u32,
+        stage: watch::Sender<Stage>,
+    ) -> Self {
+        let units = u32::try_from(plan.units.len()).unwrap_or(u32::MAX);
         if plan.units.is_empty() {
             stage.send_replace(Stage::LastRows);
         }
         Self {
             plan,
-            board: Arc::new(Board::new()),
+            board: Arc::new(Board::new(room(movers))),
             sessions,
             stage,
+            wanted: movers.min(units),
+            refused: AtomicU32::new(0),
             next: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -139,6 +155,21 @@ impl Shared {
     /// Bytes that were read since the last time.
     pub(crate) fn moved(&self) -> u64 {
         self.moved.swap(0, Ordering::Relaxed)
+    }
+
+    /// Movers that there is work for.
+    pub(crate) fn wanted(&self) -> u32 {
+        self.wanted
+    }
+
+    /// Movers for which the server had no connection.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A mover has no connection. Whether others may have one.
+    fn others_go_on(&self) -> bool {
+        self.refused.fetch_add(1, Ordering::Relaxed) + 1 < self.wanted
     }
 
     fn take(&self) -> Option<usize> {
@@ -324,10 +355,16 @@ impl Drop for Alarm<'_> {
 }
 
 async fn work(shared: &Arc<Shared>, number: u32) -> Result<(), GaveUp> {
-    let mut session = shared
-        .open(number)
-        .await
-        .map_err(|error| format!("a session in the snapshot: {}", error.in_words()))?;
+    let mut session = match shared.open(number).await {
+        Ok(session) => session,
+        Err(error) if error.sqlstate() == Some(NO_CONNECTION) && shared.others_go_on() => {
+            tracing::debug!(number, %error, "a mover less");
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(format!("a session in the snapshot: {}", error.in_words()).into());
+        }
+    };
     let mut room = Room::new();
     while let Some(unit) = shared.take() {
         let mut again = false;

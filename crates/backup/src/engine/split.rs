@@ -4,12 +4,21 @@
 const FEW: u32 = 4;
 
 /// Bytes of a table, with what it stores out of line, that one unit is to hold. The units of many
-/// movers are smaller: while the first is written, the others have to find room to wait in
-/// ([`super::board::ROOM`]), or their movers wait themselves.
+/// movers are smaller: while the first is written, the others have to find [`room`] to wait in, or
+/// their movers wait themselves.
 pub(crate) fn unit_bytes(movers: u32) -> u64 {
     match movers {
         ..=FEW => 12 << 20,
-        _ => 4 << 20,
+        _ => 2 << 20,
+    }
+}
+
+/// Bytes of finished units that may wait for units before them. Less for many movers: glibc keeps for
+/// each of their threads nearly the most that it ever held.
+pub(crate) fn room(movers: u32) -> usize {
+    match movers {
+        ..=FEW => 12 << 20,
+        _ => 6 << 20,
     }
 }
 

@@ -159,8 +159,9 @@ impl Run<'_> {
         budget: &mut Budget,
         next: Option<&Subject<'_>>,
     ) -> (Result<Dumped, BackupError>, Option<Begun>) {
-        let begins_at_once = subject.facts.size_bytes.is_some_and(|bytes| bytes < SMALL);
-        let (stage, mut at) = watch::channel(match begins_at_once {
+        let small = subject.facts.size_bytes.is_some_and(|bytes| bytes < SMALL);
+        // Not beside pg_dump alone.
+        let (stage, mut at) = watch::channel(match small && begun.is_certain() {
             true => Stage::LastRows,
             false => Stage::Moving,
         });
@@ -175,7 +176,10 @@ impl Run<'_> {
                 return None;
             }
             // Why it cannot begin is told when it is its turn, if that is so then.
-            let begun = self.begin(*next).await.ok()?;
+            let begun = self.begin(*next).await;
+            let begun = begun
+                .inspect_err(|error| tracing::debug!(%error, "the next database waits"))
+                .ok()?;
             let ended = at.wait_for(|stage| *stage != Stage::LastRows).await;
             match ended.map_or(Stage::Over, |stage| *stage) {
                 Stage::Over => Some(begun),

@@ -43,6 +43,11 @@ pub(super) struct Begun {
 }
 
 impl Begun {
+    /// Whether it is certain that our own sessions move the rows.
+    pub(super) fn is_certain(&self) -> bool {
+        matches!(self.program, Some(Ok(_)))
+    }
+
     /// Ends it; its sessions and its program are gone afterwards.
     pub(super) async fn abandon(self) {
         if let Some(Ok(program)) = self.program {

@@ -263,6 +263,16 @@ impl Run<'_> {
         };
         let done = engine::dump(job, leader, &snapshot, &mut progress).await?;
         attesting.counted(&done.summary.tables).await;
+        let at_work = movers - done.refused;
+        if at_work < movers {
+            self.sink.emit(BackupEvent::Warning {
+                message: format!(
+                    "{at_work} movers instead of {movers} for {:?}: the server had no connection \
+                     left for more",
+                    facts.name
+                ),
+            });
+        }
         Ok(InStore {
             files: done.files,
             finished: Finished {
@@ -276,7 +286,7 @@ impl Run<'_> {
             engine: Some(EngineRecord {
                 engine: EngineRecord::PARALLEL.to_owned(),
                 route: Some(route.route().to_string()),
-                jobs: Some(movers),
+                jobs: Some(at_work),
                 reason: None,
             }),
         })

@@ -88,7 +88,10 @@ impl Scene {
     }
 
     pub fn of(major: u32) -> Self {
-        let container = PgContainer::start(major).unwrap();
+        Self::on(PgContainer::start(major).unwrap())
+    }
+
+    pub fn on(container: PgContainer) -> Self {
         container.psql("postgres", "create database shop").unwrap();
         container.psql("shop", ROWS).unwrap();
         Self {
