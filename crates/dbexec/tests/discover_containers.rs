@@ -82,7 +82,7 @@ async fn programs_are_known(scope: &Scope, context: &DbContext) {
         let settings = ConnectionSettings::new("programs");
         open_executor(context, Some(engine), HostPrograms::default(), settings)
             .await
-            .unwrap()
+            .expect("an executor")
     };
     let known = open(context.clone(), false).await;
     let mut unknown = context.clone();
@@ -94,8 +94,9 @@ async fn programs_are_known(scope: &Scope, context: &DbContext) {
         PgProgram::PgRestore,
         PgProgram::Psql,
     ] {
-        let found = searched.program(program).await.unwrap();
-        assert_eq!(known.program(program).await.unwrap(), found);
+        let found = searched.program(program).await.expect("it is found");
+        let seen = known.program(program).await.expect("it is known");
+        assert_eq!(seen, found);
     }
 }
 
