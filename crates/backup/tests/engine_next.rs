@@ -21,6 +21,10 @@ const BEGUN: &str = "select count(*) = 1 from pg_stat_activity
 const GONE: &str = "not exists (select from pg_stat_activity
  where datname = 'next' and application_name like 'pgstow-%')";
 
+/// Every mover has handed over its last rows.
+const MOVERS_GONE: &str = "select not exists (select from pg_stat_activity
+ where application_name like 'pgstow-%-engine-m_')";
+
 /// Two databases, and sessions enough for both.
 fn scene(major: u32) -> Scene {
     let mut scene = Scene::of(major);
@@ -79,7 +83,8 @@ async fn the_next_database_begins_before_the_last_rows_are_stored() {
     let (gate, repo) = scene.gate_at(at, Arc::clone(&scene.home.repo.store));
     let (report, ()) = tokio::join!(scene.run(&repo, &options, &cancel), async {
         gate.reached().await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // The last unit was taken up long before its mover ends.
+        scene.until(MOVERS_GONE).await;
         assert_eq!(scene.psql(&format!("select {GONE}")), "t");
         gate.open();
     });
